@@ -1,0 +1,411 @@
+//! The maps: names, sizes, and the layout of keys and values.
+//!
+//! All structures are `repr(C)` without padding, in host order except where a field says otherwise. Times are nanoseconds of
+//! `CLOCK_MONOTONIC`, read in the kernel with its coarse clock (a tick behind at most).
+
+use crate::{address::IpKey, reason::Reason};
+
+/// Map names, at most 15 bytes, which is where the kernel cuts them.
+pub mod map {
+    /// [`super::Settings`], one entry.
+    pub const CONFIG: &str = "config";
+    /// One class byte for each IPv4 /24 in rows of 256: see [`crate::decide::Class`].
+    pub const DENY_CLASS: &str = "deny_class";
+    /// Class to [`super::Deny`].
+    pub const CLASSES: &str = "classes";
+    /// Denied single addresses.
+    pub const DENY_HOST: &str = "deny_host";
+    /// Denied prefixes that a class byte can't say.
+    pub const DENY_NET: &str = "deny_net";
+    /// Allowed prefixes.
+    pub const ALLOW: &str = "allow";
+    /// Sources whose connections begin with a PROXY header.
+    pub const PROXIES: &str = "proxies";
+    /// Clients that passed the tests.
+    pub const PASS: &str = "pass";
+    /// Connections by client.
+    pub const CLIENTS: &str = "clients";
+    /// SYNs by client that no connection came of yet.
+    pub const HALF_OPEN: &str = "half_open";
+    /// SYNs that were told to come again.
+    pub const UNPROVEN: &str = "unproven";
+    /// The sources turned away last.
+    pub const REFUSED: &str = "refused";
+    /// Counters by reason.
+    pub const TOTALS: &str = "totals";
+    /// Token buckets of the events.
+    pub const BUCKETS: &str = "buckets";
+    /// The ring of events.
+    pub const EVENTS: &str = "events";
+    /// The relay's connections and whom they speak for.
+    pub const RELAY_CLIENTS: &str = "relay_clients";
+    /// The screener's listening sockets.
+    pub const LISTENERS: &str = "listeners";
+    /// The mark of a counted connection.
+    pub const COUNTED: &str = "counted";
+    /// Every map that is pinned for the operator and for a later process.
+    pub const PINNED: [&str; 16] = [
+        CONFIG,
+        DENY_CLASS,
+        CLASSES,
+        DENY_HOST,
+        DENY_NET,
+        ALLOW,
+        PROXIES,
+        PASS,
+        CLIENTS,
+        HALF_OPEN,
+        REFUSED,
+        TOTALS,
+        EVENTS,
+        RELAY_CLIENTS,
+        LISTENERS,
+        COUNTED,
+    ];
+}
+
+/// Program names.
+pub mod program {
+    /// XDP: deny and limit.
+    pub const GATE: &str = "gate";
+    /// SK_LOOKUP: who gets the connection.
+    pub const STEER: &str = "steer";
+    /// `sock_ops`: connections by client.
+    pub const COUNT: &str = "count";
+    /// `cgroup/getpeername4`.
+    pub const PEERNAME4: &str = "peername4";
+    /// `cgroup/getpeername6`.
+    pub const PEERNAME6: &str = "peername6";
+    /// `cgroup/getsockname4`.
+    pub const SOCKNAME4: &str = "sockname4";
+    /// `cgroup/getsockname6`.
+    pub const SOCKNAME6: &str = "sockname6";
+}
+
+/// Rows of [`map::DENY_CLASS`]: one for each IPv4 /16.
+pub const CLASS_ROWS: usize = 65_536;
+/// The most entries of [`map::DENY_HOST`].
+pub const DENY_HOST_ENTRIES: usize = 1_048_576;
+/// The most entries of [`map::DENY_NET`].
+pub const DENY_NET_ENTRIES: usize = 262_144;
+/// The most entries of [`map::ALLOW`].
+pub const ALLOW_ENTRIES: usize = 262_144;
+/// The most entries of [`map::PROXIES`].
+pub const PROXY_ENTRIES: usize = 4_096;
+/// The most entries of [`map::PASS`].
+pub const PASS_ENTRIES: usize = 262_144;
+/// The most entries of [`map::CLIENTS`].
+pub const CLIENT_ENTRIES: usize = 262_144;
+/// The most entries of [`map::HALF_OPEN`]; the least recent go first.
+pub const HALF_OPEN_ENTRIES: usize = 65_536;
+/// The most entries of [`map::UNPROVEN`]; the least recent go first.
+pub const UNPROVEN_ENTRIES: usize = 16_384;
+/// The most entries of [`map::REFUSED`]; the least recent go first.
+pub const REFUSED_ENTRIES: usize = 65_536;
+/// The most entries of [`map::RELAY_CLIENTS`].
+pub const RELAY_ENTRIES: usize = 65_536;
+/// Bytes of the ring of events.
+pub const EVENT_RING_BYTES: usize = 1 << 20;
+
+/// The most protected ports.
+pub const MAX_PORTS: usize = 16;
+
+/// An expiry that never comes.
+pub const NEVER: u64 = u64::MAX;
+
+/// Index in [`map::LISTENERS`] of the socket that takes IPv4.
+pub const LISTENER_IPV4: u32 = 0;
+/// Index in [`map::LISTENERS`] of the socket that takes IPv6.
+pub const LISTENER_IPV6: u32 = 1;
+
+/// Everybody meets whoever owns the port (layout front).
+pub const STEER_NOBODY: u32 = 0;
+/// Everybody meets the screener.
+pub const STEER_STRANGERS: u32 = 1;
+/// Strangers meet the screener, known-good clients the mail server.
+pub const STEER_ALL: u32 = 2;
+
+/// What the programs decide by; the only entry of [`map::CONFIG`].
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// The network namespace that this gate is for; the cgroup programs run for all of them.
+    pub netns_cookie: u64,
+    /// [`crate::ABI`].
+    pub abi: u32,
+    /// Connections of one client; 0: no limit.
+    pub limit: u32,
+    /// What counts as one IPv4 client: bits of the key, 96 to 128.
+    pub prefix_ipv4: u32,
+    /// What counts as one IPv6 client: bits of the key, 0 to 128.
+    pub prefix_ipv6: u32,
+    /// Events a second, for each reason on each processor.
+    pub event_rate: u32,
+    /// 1: decide, count and report, but turn nobody away.
+    pub dry_run: u32,
+    /// [`STEER_NOBODY`], [`STEER_STRANGERS`] or [`STEER_ALL`].
+    pub steering: u32,
+    /// 1: strangers go to the mail server while no screener listens; 0: they are refused.
+    pub pass_when_down: u32,
+    /// 1: [`map::PROXIES`] has entries; 0: it need not be looked at.
+    pub proxies: u32,
+    /// How many of `ports` are meant.
+    pub port_count: u32,
+    /// The protected ports, host order.
+    pub ports: [u16; MAX_PORTS],
+}
+
+impl Settings {
+    /// Whether `port` (host order) is protected.
+    #[inline(always)]
+    #[must_use]
+    pub fn protects(&self, port: u16) -> bool {
+        let mut index = 0;
+        while index < MAX_PORTS {
+            // The bound is the array's own, so that the verifier sees it.
+            if index < self.port_count as usize && self.ports.get(index).copied() == Some(port) {
+                return true;
+            }
+            index += 1;
+        }
+        false
+    }
+
+    /// What counts as one client with this address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn client(&self, address: &IpKey) -> IpKey {
+        let bits = if address.ipv4().is_some() { self.prefix_ipv4 } else { self.prefix_ipv6 };
+        address.prefix(bits as u8)
+    }
+}
+
+/// A denied class, address or prefix.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deny {
+    /// Until when; [`NEVER`] for good.
+    pub expires_ns: u64,
+    /// Which list says so.
+    pub list: u32,
+    /// Always zero.
+    pub reserved: u32,
+}
+
+/// An allowed prefix, or a client that passed the tests.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Until {
+    /// Until when; [`NEVER`] for good.
+    pub expires_ns: u64,
+}
+
+/// A prefix in [`map::PROXIES`].
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Proxy {
+    /// 1: connections from there begin with a PROXY header; 0: they do not, whatever a shorter prefix says.
+    pub header: u32,
+}
+
+/// The connections of a client.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Client {
+    /// Established now.
+    pub active: u64,
+    /// Admitted SYNs that no connection came of yet, as of the last one.
+    pub pending: u64,
+    /// Established ever.
+    pub accepted: u64,
+    /// Of those, given to the mail server without screening.
+    pub steered: u64,
+    /// SYNs turned away at the limit.
+    pub limited: u64,
+    /// The last SYN, or the last connection made or ended.
+    pub last_seen_ns: u64,
+}
+
+/// SYNs of a client that no connection came of yet.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HalfOpen {
+    /// How many.
+    pub pending: u64,
+    /// When the last one was admitted.
+    pub last_syn_ns: u64,
+}
+
+/// A SYN that was told to come again.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SynKey {
+    /// Source address.
+    pub address: IpKey,
+    /// Initial sequence number, host order.
+    pub sequence: u32,
+    /// Source port, host order.
+    pub source_port: u16,
+    /// Destination port, host order.
+    pub destination_port: u16,
+}
+
+/// A source that was turned away.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Refused {
+    /// SYNs turned away by a deny list.
+    pub denied: u64,
+    /// SYNs turned away at the limit.
+    pub limited: u64,
+    /// When the last one came.
+    pub last_seen_ns: u64,
+    /// The list that denied it last; 0: none did.
+    pub list: u32,
+    /// Always zero.
+    pub reserved: u32,
+}
+
+/// The key of [`map::TOTALS`].
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TotalKey {
+    /// Printed by name.
+    pub reason: Reason,
+}
+
+/// A reason's counters on one processor.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Total {
+    /// Packets (SYNs), look-ups or connections that it was the reason for.
+    pub packets: u64,
+    /// Events sent.
+    pub events: u64,
+    /// Events left out.
+    pub suppressed: u64,
+}
+
+/// The tokens of a reason's events on one processor.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bucket {
+    /// Events that may still be sent.
+    pub tokens: u64,
+    /// When tokens were added last.
+    pub refilled_ns: u64,
+    /// Events left out since the last one sent.
+    pub suppressed: u64,
+}
+
+/// An event in the ring.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event {
+    /// When.
+    pub time_ns: u64,
+    /// [`Reason`] by number.
+    pub reason: u32,
+    /// The list, for [`Reason::Denied`].
+    pub list: u32,
+    /// Events with this reason left out before this one, on this processor.
+    pub suppressed: u32,
+    /// Host order.
+    pub client_port: u16,
+    /// Host order.
+    pub server_port: u16,
+    /// The client.
+    pub client: IpKey,
+    /// The address that it meant.
+    pub server: IpKey,
+}
+
+/// An end of a relay's connection: its own address and port.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RelayKey {
+    /// The relay's address.
+    pub address: IpKey,
+    /// The relay's port, host order.
+    pub port: u32,
+}
+
+/// Whom a relay's connection speaks for.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelayClient {
+    /// The true client.
+    pub client: IpKey,
+    /// The address that it meant.
+    pub server: IpKey,
+    /// Its port, host order.
+    pub client_port: u32,
+    /// The port that it meant, host order.
+    pub server_port: u32,
+}
+
+/// The mark of a counted connection: which entry of [`map::CLIENTS`] it stands in.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    /// The key, which a changed prefix length does not change any more.
+    pub client: IpKey,
+}
+
+/// Sizes are part of the ABI: a change here wants another [`crate::ABI`].
+const _: () = {
+    assert!(size_of::<IpKey>() == 16);
+    assert!(size_of::<Settings>() == 8 + 4 * 10 + 2 * MAX_PORTS);
+    assert!(size_of::<Deny>() == 16);
+    assert!(size_of::<Until>() == 8);
+    assert!(size_of::<Proxy>() == 4);
+    assert!(size_of::<Client>() == 48);
+    assert!(size_of::<HalfOpen>() == 16);
+    assert!(size_of::<SynKey>() == 24);
+    assert!(size_of::<Refused>() == 32);
+    assert!(size_of::<TotalKey>() == 4);
+    assert!(size_of::<Total>() == 24);
+    assert!(size_of::<Bucket>() == 24);
+    assert!(size_of::<Event>() == 56);
+    assert!(size_of::<RelayKey>() == 20);
+    assert!(size_of::<RelayClient>() == 40);
+    assert!(size_of::<Counted>() == 16);
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_fit_the_kernel() {
+        for name in map::PINNED.into_iter().chain([map::UNPROVEN, map::BUCKETS]) {
+            assert!(name.len() <= 15, "{name}");
+        }
+    }
+
+    #[test]
+    fn only_the_counted_ports_are_protected() {
+        let mut ports = [0; MAX_PORTS];
+        ports[0] = 25;
+        ports[1] = 587;
+        let settings = Settings {
+            netns_cookie: 1,
+            abi: crate::ABI,
+            limit: 0,
+            prefix_ipv4: 120,
+            prefix_ipv6: 64,
+            event_rate: 0,
+            dry_run: 0,
+            steering: 0,
+            pass_when_down: 0,
+            proxies: 0,
+            port_count: 2,
+            ports,
+        };
+        assert!(settings.protects(25) && settings.protects(587));
+        assert!(!settings.protects(0) && !settings.protects(26));
+        assert_eq!(settings.client(&IpKey::from_ipv4([192, 0, 2, 7])), IpKey::from_ipv4([192, 0, 2, 0]));
+        let ipv6 = IpKey::from_ipv6([0x20, 1, 0xd, 0xb8, 0, 0, 0, 1, 9, 9, 9, 9, 9, 9, 9, 9]);
+        assert_eq!(settings.client(&ipv6), ipv6.prefix(64));
+    }
+}

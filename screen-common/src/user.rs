@@ -1,0 +1,18 @@
+//! What aya needs to know to hand the map types across the system call.
+#![allow(unsafe_code, reason = "a promise about memory layout, which the assertions in `abi` back")]
+
+use crate::{
+    abi::{Client, Deny, HalfOpen, Proxy, Refused, RelayClient, RelayKey, Settings, SynKey, Total, TotalKey, Until},
+    address::IpKey,
+};
+
+macro_rules! plain {
+    ($($name:ty),+ $(,)?) => {
+        $(
+            // SAFETY: `repr(C)`, `Copy`, without padding or pointers.
+            unsafe impl aya::Pod for $name {}
+        )+
+    };
+}
+
+plain!(Client, Deny, HalfOpen, IpKey, Proxy, Refused, RelayClient, RelayKey, Settings, SynKey, Total, TotalKey, Until);
