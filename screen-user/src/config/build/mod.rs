@@ -1,0 +1,204 @@
+//! The values put together, and checked for how they fit.
+
+mod forward;
+mod kernel;
+mod lists;
+mod policy;
+mod tls;
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{
+    Cache, CacheBackend, Config, Layout, Log, LogTarget, ProxyProtocol, Resolver,
+    document::Value,
+    host,
+    values::{Fault, Values, mismatch},
+};
+use crate::access::cidr::parse_network;
+
+/// The shortest wait: zero would mean that there is none.
+const INSTANT: Duration = Duration::from_millis(1);
+/// What is stamped with Unix time counts in whole seconds.
+const SECOND: Duration = Duration::from_secs(1);
+/// Where the screener listens by default in layout `in-place`.
+const SCREENER_PORT: u16 = 2526;
+/// DNS (RFC 1035 section 4.2).
+const DNS_PORT: u16 = 53;
+
+/// The configuration; `None` only after a problem was noted. `directory` is where relative names start from.
+pub(super) fn config(values: &mut Values, directory: &Path) -> Option<Config> {
+    let hostname = hostname(values);
+    let layout = values.word("layout", &[("in-place", Layout::InPlace), ("front", Layout::Front)], Layout::InPlace);
+    let ports = ports(values);
+    let access = lists::access(values, directory);
+    let (policy, memory_only) = policy::policy(values, &hostname);
+    let kernel = kernel::kernel(values, layout);
+    let forward = forward::forward(values, layout, kernel.enabled);
+    policy::explain_deep_tests(values, &policy);
+    let tls = tls::tls(values, policy.tls);
+    let backend = if memory_only { CacheBackend::Memory } else { CacheBackend::Embedded };
+    Some(Config {
+        access,
+        listen: listen(values, layout, &ports),
+        resolver: Resolver {
+            servers: values.list("dnsbl.resolvers", |value| socket_address(value, Some(DNS_PORT))),
+            timeout: values.duration("dnsbl.timeout", INSTANT),
+        },
+        tls,
+        proxy_protocol: ProxyProtocol {
+            from: values.list("proxy_protocol.from", |value| match value {
+                Value::Text(text) => parse_network(text).map_err(Fault::new),
+                _ => Err(mismatch("a list of networks", value)),
+            }),
+            timeout: values.duration("proxy_protocol.timeout", INSTANT),
+        },
+        cache: Cache { backend, retention: policy.retention },
+        forward,
+        kernel,
+        state_directory: path(values, "state.directory")?,
+        control_socket: path(values, "control.socket")?,
+        user: user(values)?,
+        log: Log { target: log_target(values)?, style: policy.log_style },
+        metrics_listen: metrics(values),
+        dry_run: dry_run(values),
+        policy,
+        ports,
+        layout,
+    })
+}
+
+/// A value that this version has no means to honour.
+fn unavailable(what: &str) -> Fault {
+    Fault::new(format!("{what} is not available in this version"))
+}
+
+/// Half a dry run would be worse than none: the screener blocks whatever the kernel half is told.
+fn dry_run(values: &mut Values) -> bool {
+    let wanted = values.boolean("dry_run");
+    if wanted {
+        let fault = unavailable("the dry run");
+        values.fault("dry_run", fault.hint("set the actions to \"ignore\" to see what they would hit"));
+    }
+    wanted
+}
+
+fn user(values: &mut Values) -> Option<String> {
+    if values.is_given("user") {
+        values.notices.push("user: this version runs as one process under the account that started it".to_owned());
+    }
+    values.filled_text("user")
+}
+
+fn hostname(values: &mut Values) -> String {
+    let name = values.read("hostname", |value| match value {
+        Value::Text(name) if is_hostname(name) => Ok(name.clone()),
+        Value::Text(name) => Err(Fault::new(format!("{name:?} is no host name"))),
+        _ => Err(mismatch("a text", value)),
+    });
+    name.unwrap_or_else(host::fqdn)
+}
+
+/// Letters, digits, `_` and `-`, in labels of 1 to 63, at most 255 in all.
+fn is_hostname(name: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    name.len() <= 255 && name.split('.').all(label)
+}
+
+fn ports(values: &mut Values) -> Vec<u16> {
+    let ports = values.list("ports", |value| match value {
+        Value::Integer(number) => u16::try_from(*number)
+            .ok()
+            .filter(|port| *port > 0)
+            .ok_or_else(|| Fault::new(format!("{number} is no port: 1 to 65535"))),
+        _ => Err(mismatch("a list of ports", value)),
+    });
+    let twice = ports.iter().enumerate().find(|(at, port)| ports.iter().take(*at).any(|other| other == *port));
+    if let Some((_, port)) = twice {
+        values.fault("ports", Fault::new(format!("{port} is listed twice")));
+    }
+    if values.value("ports").is_some_and(|located| matches!(&located.value, Value::List(items) if items.is_empty())) {
+        values.fault("ports", Fault::new("at least one port is needed"));
+    }
+    ports
+}
+
+/// An address with a port; `port` is what counts where none is given.
+fn socket_address(value: &Value, port: Option<u16>) -> Result<SocketAddr, Fault> {
+    let Value::Text(text) = value else { return Err(mismatch("an address with a port, as a text", value)) };
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text).parse();
+    match (bare, port) {
+        (Ok(address), Some(port)) => Ok(SocketAddr::new(address, port)),
+        (Ok(address), None) => {
+            Err(Fault::new(format!("{text:?} has no port")).hint(format!("write \"{}\"", SocketAddr::new(address, 25))))
+        }
+        (Err(_), _) => Err(Fault::new(format!("{text:?} is no address with a port"))
+            .hint("write it like \"192.0.2.1:25\" or \"[2001:db8::1]:25\"")),
+    }
+}
+
+fn listen(values: &mut Values, layout: Layout, ports: &[u16]) -> Vec<SocketAddr> {
+    if !values.is_given("listen") {
+        return match layout {
+            Layout::InPlace => vec![
+                SocketAddr::from((Ipv4Addr::LOCALHOST, SCREENER_PORT)),
+                SocketAddr::from((Ipv6Addr::LOCALHOST, SCREENER_PORT)),
+            ],
+            Layout::Front => ports.iter().map(|port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port))).collect(),
+        };
+    }
+    let before = values.problems.len();
+    let listen = values.list("listen", |value| socket_address(value, None));
+    if listen.is_empty() && values.problems.len() == before {
+        values.fault("listen", Fault::new("at least one address is needed"));
+    }
+    listen
+}
+
+/// A path that must not be empty.
+fn path(values: &mut Values, key: &str) -> Option<PathBuf> {
+    values.filled_text(key).map(PathBuf::from)
+}
+
+/// A path that may be missing, but not empty.
+fn path_if_given(values: &mut Values, key: &str) -> Option<PathBuf> {
+    values.is_given(key).then(|| path(values, key)).flatten()
+}
+
+fn log_target(values: &mut Values) -> Option<LogTarget> {
+    values.read("log.target", |value| {
+        let Value::Text(text) = value else { return Err(mismatch("a text", value)) };
+        match text.as_str() {
+            "stderr" => Ok(LogTarget::Stderr),
+            "journald" => Ok(LogTarget::Journald),
+            "syslog" => Ok(LogTarget::Syslog),
+            other => match other.strip_prefix("file:") {
+                Some("") => Err(Fault::new("a path must follow \"file:\"")),
+                Some(path) => Ok(LogTarget::File(PathBuf::from(path))),
+                None => {
+                    let words = ["stderr", "journald", "syslog", "file:PATH"];
+                    Err(super::values::unknown_word(other, words.into_iter()))
+                }
+            },
+        }
+    })
+}
+
+fn metrics(values: &mut Values) -> Option<SocketAddr> {
+    let address = values.read("metrics.listen", |value| socket_address(value, None));
+    if address.is_some() {
+        values.fault("metrics.listen", unavailable("the metrics server"));
+    }
+    address
+}

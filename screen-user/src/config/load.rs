@@ -1,0 +1,65 @@
+//! From a file and the command line's overrides to a [`Config`].
+
+use std::{fs, path::Path};
+
+use super::{Config, Problem, Problems, build, document::Document, problem::Place, values::Values};
+
+/// A configuration that can be run.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What an operator should mend; table lines that are skipped, above all.
+    pub warnings: Vec<Problem>,
+    /// What this version does in another way than the configuration (or its default) says.
+    pub notices: Vec<String>,
+}
+
+impl Loaded {
+    /// Warnings and notices, one a line.
+    #[must_use]
+    pub fn remarks(&self) -> Vec<String> {
+        self.warnings.iter().map(|warning| format!("warning: {warning}")).chain(self.notices.iter().cloned()).collect()
+    }
+}
+
+/// Reads a configuration and every file that it names. `overrides` are `KEY=VALUE` pairs of the command line; the last one counts.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn load(path: &Path, overrides: &[(String, String)]) -> Result<Loaded, Problems> {
+    let name = path.display().to_string();
+    let whole = |message: String| Problems(vec![Problem { place: Place::file(&name), message, suggestion: None }]);
+    let bytes = fs::read(path).map_err(|error| whole(format!("can't read the configuration: {error}")))?;
+    match String::from_utf8(bytes) {
+        Ok(text) => load_text(&text, path, overrides),
+        Err(error) => {
+            let valid = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+            let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
+            let place = Place::line(&name, u32::try_from(line).unwrap_or(u32::MAX));
+            Err(Problems(vec![Problem { place, message: "the text is not UTF-8".to_owned(), suggestion: None }]))
+        }
+    }
+}
+
+/// As [`load`], with the text of the file at hand; `path` is what it is called, and where relative names start from.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn load_text(text: &str, path: &Path, overrides: &[(String, String)]) -> Result<Loaded, Problems> {
+    let name = path.display().to_string();
+    let mut document = Document::parse(&name, text);
+    for (key, value) in overrides {
+        document.set(key, value);
+    }
+    let mut values = Values::new(&name, document);
+    let config = build::config(&mut values, path.parent().unwrap_or(Path::new("")));
+    let Values { mut problems, mut warnings, notices, .. } = values;
+    problems.sort();
+    problems.dedup();
+    warnings.sort();
+    match config {
+        Some(config) if problems.is_empty() => Ok(Loaded { config, warnings, notices }),
+        _ => Err(Problems(problems)),
+    }
+}

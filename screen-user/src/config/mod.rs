@@ -1,0 +1,296 @@
+//! The configuration: its keys, their defaults, and how a file becomes a [`Config`].
+//!
+//! A [`Config`] is complete and checked: every default is filled in, every file that it names has been read.
+//!
+//! The way from text to [`Config`]: `document` finds the values and where they stand, `keys` knows which there may be, `values` reads
+//! one by one, `build` puts them together and checks how they fit.
+
+mod build;
+mod document;
+mod duration;
+mod host;
+pub mod import_postfix;
+mod keys;
+mod load;
+mod problem;
+mod reference;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+use crate::{access::AccessList, screen::policy::Policy};
+
+pub use duration::{DurationError, format_duration, parse_duration};
+pub use load::{Loaded, load, load_text};
+pub use problem::{Place, Problem, Problems};
+pub use reference::{markdown, reference};
+
+/// A complete, checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What the screener's protocol core decides by.
+    pub policy: Policy,
+    /// The permanent list (`access.list`), first match decides.
+    pub access: AccessList,
+    /// The protected ports.
+    pub ports: Vec<u16>,
+    /// Who owns the protected port.
+    pub layout: Layout,
+    /// Where the screener listens.
+    pub listen: Vec<SocketAddr>,
+    /// DNSBL resolution, apart from scoring.
+    pub resolver: Resolver,
+    /// STARTTLS.
+    pub tls: Tls,
+    /// Peers whose PROXY header is read and required, and how long it may take.
+    pub proxy_protocol: ProxyProtocol,
+    /// Where results are kept.
+    pub cache: Cache,
+    /// How clients that passed reach the mail server.
+    pub forward: Forward,
+    /// The kernel half.
+    pub kernel: Kernel,
+    /// Files of the running gate.
+    pub state_directory: PathBuf,
+    /// The control socket.
+    pub control_socket: PathBuf,
+    /// The account that the screener runs as.
+    pub user: String,
+    /// Log lines.
+    pub log: Log,
+    /// Where Prometheus text is served, if anywhere.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Decide and log everything, block nothing.
+    pub dry_run: bool,
+}
+
+/// Who owns the protected port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// The mail server keeps its port; the kernel gives strangers to the screener.
+    InPlace,
+    /// The screener owns the port; the mail server listens elsewhere.
+    Front,
+}
+
+/// How DNSBL zones are asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolver {
+    /// The recursors; empty: the system's.
+    pub servers: Vec<SocketAddr>,
+    /// The limit on one look-up.
+    pub timeout: Duration,
+}
+
+/// STARTTLS as the screener offers it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificate chain, PEM.
+    pub certificate: Option<PathBuf>,
+    /// The private key, PEM.
+    pub key: Option<PathBuf>,
+    /// TLS sessions at a time; further clients are told 454 and may go on without.
+    pub sessions: u32,
+}
+
+/// PROXY headers that come in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxyProtocol {
+    /// Peers whose header is read and required.
+    pub from: Vec<IpNet>,
+    /// How long a whole header may take.
+    pub timeout: Duration,
+}
+
+/// Where results are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cache {
+    /// The store behind the one in RAM.
+    pub backend: CacheBackend,
+    /// How long an expired result is kept, so that its client is not new.
+    pub retention: Duration,
+}
+
+/// The store behind the one in RAM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CacheBackend {
+    /// RAM alone; nothing outlives the process.
+    Memory,
+    /// A file under the state directory.
+    Embedded,
+}
+
+/// How clients that passed reach the mail server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forward {
+    /// The mail servers, in order of preference.
+    pub to: Vec<Backend>,
+    /// How the mail server learns who the client is.
+    pub client_address: ClientAddress,
+}
+
+/// A mail server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// The address and port that the client meant, on this host.
+    Local,
+    /// A fixed address.
+    At(SocketAddr),
+}
+
+/// How the mail server learns the true client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAddress {
+    /// Its own `getpeername()` says so, by cgroup hooks.
+    Kernel,
+    /// PROXY protocol, binary header.
+    ProxyV2,
+    /// PROXY protocol, text header.
+    ProxyV1,
+    /// Not at all.
+    None,
+}
+
+/// The kernel half.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kernel {
+    /// `auto` or `off`.
+    pub enabled: bool,
+    /// Interfaces that XDP attaches to; empty: those with a global address.
+    pub interfaces: Vec<String>,
+    /// How XDP attaches.
+    pub xdp: XdpMode,
+    /// What a deny-listed client gets.
+    pub deny_reply: KernelReply,
+    /// What a client over its limit gets.
+    pub limit_reply: KernelReply,
+    /// How long a client that failed with `drop` stays denied in the kernel; zero: not at all.
+    pub remember_failures: Duration,
+    /// Unknown clients while no screener runs.
+    pub on_screener_down: ScreenerDown,
+    /// Where maps and links are pinned.
+    pub pin_path: PathBuf,
+    /// Whether the programs' debug messages are loaded with them, and logged.
+    pub debug: bool,
+    /// Whether known-good clients reach the mail server's own listener in the kernel.
+    pub steer: Steer,
+}
+
+/// `forward.steer`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Steer {
+    /// Where it works.
+    Auto,
+    /// Fail where it does not work.
+    On,
+    /// Never; every client meets the screener.
+    Off,
+}
+
+/// How XDP attaches to an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum XdpMode {
+    /// Native where the driver can, else generic.
+    Auto,
+    /// In the driver.
+    Native,
+    /// After the driver, on any interface.
+    Generic,
+}
+
+/// What the kernel answers to a client that it turns away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KernelReply {
+    /// A reply code and an orderly end.
+    Reject,
+    /// Silence.
+    Drop,
+}
+
+/// Unknown clients while no screener runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScreenerDown {
+    /// Not accepted.
+    Refuse,
+    /// Given to the mail server unscreened.
+    Pass,
+}
+
+/// Log lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// Where they go.
+    pub target: LogTarget,
+    /// Their words for list decisions.
+    pub style: LogStyle,
+}
+
+/// Where log lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogTarget {
+    /// Standard error.
+    Stderr,
+    /// The journal's native socket.
+    Journald,
+    /// `/dev/log`.
+    Syslog,
+    /// A file, reopened on reload.
+    File(PathBuf),
+}
+
+/// Words for list decisions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogStyle {
+    /// `ALLOWLISTED`, `DENYLISTED`, `ALLOWLIST VETO`.
+    Respectful,
+    /// `WHITELISTED`, `BLACKLISTED`, `WHITELIST VETO`.
+    Classic,
+}
+
+/// What counts as one client, in limits and in the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientPrefix {
+    /// Prefix length for IPv4, 0 to 32.
+    pub ipv4: u8,
+    /// Prefix length for IPv6, 0 to 128.
+    pub ipv6: u8,
+}
+
+/// Secret zone name to the name that clients are shown.
+pub type ReplyMap = BTreeMap<String, String>;
+
+/// Addresses as `access.allowlist_addresses` and `access.mynetworks` list them: first match decides, `!` negates.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AddressList {
+    entries: Vec<(bool, IpNet)>,
+}
+
+impl AddressList {
+    /// A list of `(listed, network)` pairs in order; no match means not listed.
+    #[must_use]
+    pub fn new(entries: Vec<(bool, IpNet)>) -> Self {
+        Self { entries }
+    }
+
+    /// The entries, in order.
+    #[must_use]
+    pub fn entries(&self) -> &[(bool, IpNet)] {
+        &self.entries
+    }
+
+    /// Whether the first entry that covers `address` lists it.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.entries.iter().find(|(_, net)| net.contains(&address)).is_some_and(|(listed, _)| *listed)
+    }
+}

@@ -1,0 +1,5 @@
+//! The user half of mxscreen.
+
+pub mod access;
+pub mod config;
+pub mod screen;

@@ -1,0 +1,121 @@
+//! The decision ladder: what is decided about a connection at once (spec 1.5 to 1.8).
+
+use super::{
+    event::{Effect, Endpoints, Now, Standing},
+    flags::TestSet,
+    log::LogLine,
+    outcome::Reason,
+    policy::Action,
+    reply::{RecipientReply, Reply},
+    session::{Session, Turn},
+    shared::{Screen, Source},
+};
+
+impl Screen {
+    /// Opens the session of a new connection, and returns it with the first effects. The session may have ended already.
+    #[expect(clippy::needless_pass_by_value, reason = "a standing is made for one connection and is used up by it")]
+    pub fn open(&mut self, endpoints: Endpoints, standing: Standing, now: Now) -> (Session, Vec<Effect>) {
+        let mut session = Session::new(endpoints, self.policy(), now);
+        let mut turn = Turn::new(self, now);
+        turn.log(LogLine::Connect { client: endpoints.client, server: endpoints.server });
+        let (stress, connections) = turn.screen.enter(session.client);
+        if let Some(line) = stress {
+            turn.log(line);
+        }
+        session.decide(&standing, connections, &mut turn);
+        (session, turn.effects)
+    }
+}
+
+impl Session {
+    /// Spec 1.6, rung by rung. `connections` is how many sessions the client has, this one included.
+    fn decide(&mut self, standing: &Standing, connections: u32, turn: &mut Turn<'_>) {
+        let client = self.endpoints.client;
+        let limits = self.policy.limits;
+        if limits.client_connections > 0 && connections > limits.client_connections {
+            turn.log(LogLine::TooManyConnections { client });
+            return self.turn_away(Reason::TooManyConnections, Reply::TooManyConnections, turn);
+        }
+        if limits.post_queue > 0 && turn.screen.forwarding() >= limits.post_queue {
+            turn.log(LogLine::ServerPortsBusy { client });
+            return self.turn_away(Reason::ServerPortsBusy, Reply::ServerPortsBusy, turn);
+        }
+        let style = self.policy.log_style;
+        match standing {
+            Standing::Allowed => {
+                turn.log(LogLine::Allowlisted { client, style });
+                self.reason = Reason::Allowlisted;
+                return self.conclude(turn);
+            }
+            // Whoever barred the client meant it: `access.denylist_action` is about the access list.
+            Standing::Barred => {
+                turn.log(LogLine::Denylisted { client, style });
+                return self.turn_away(Reason::Barred, Reply::Denied, turn);
+            }
+            Standing::Denied => {
+                turn.log(LogLine::Denylisted { client, style });
+                match self.policy.denylist_action {
+                    Action::Drop => {
+                        self.flags.denied = true;
+                        return self.turn_away(Reason::Denied, Reply::Denied, turn);
+                    }
+                    Action::Enforce => {
+                        self.flags.denied = true;
+                        self.flags.no_forward = true;
+                        self.recipient_reply = RecipientReply::Denied;
+                        self.reason = Reason::Denied;
+                    }
+                    Action::Ignore => {}
+                }
+            }
+            Standing::Unlisted => {}
+        }
+        if self.choose_tests(turn) {
+            self.reason = Reason::Known;
+            return self.conclude(turn);
+        }
+        if !self.policy.allowlist_addresses.contains(self.endpoints.server.ip()) {
+            turn.log(LogLine::Veto { client, style });
+            self.flags.vetoed = true;
+            self.flags.no_forward = true;
+            if self.reason == Reason::None {
+                self.reason = Reason::Vetoed;
+            }
+        }
+        if limits.pre_queue > 0 && turn.screen.screening() >= limits.pre_queue {
+            turn.log(LogLine::ScreeningPortsBusy { client });
+            return self.turn_away(Reason::ScreeningPortsBusy, Reply::ScreeningPortsBusy, turn);
+        }
+        if !self.flags.todo.and(TestSet::EARLY).is_empty() {
+            self.start_early(turn);
+        } else if !self.flags.todo.is_empty() || self.flags.no_forward {
+            self.start_engine(false, turn);
+        } else {
+            self.conclude(turn);
+        }
+    }
+
+    fn turn_away(&mut self, reason: Reason, reply: Reply, turn: &mut Turn<'_>) {
+        self.reason = reason;
+        self.drop_with(reply, turn);
+    }
+
+    /// Finds out which tests the client has to take, and returns whether it is known to be good (spec 1.8).
+    ///
+    /// Other sessions of the same client share what they have learnt. A client that has proved itself in one of them is as good as a
+    /// remembered one, but for the line in the log; postscreen vetoes it and counts it in as if it were a stranger (spec B.11).
+    fn choose_tests(&mut self, turn: &mut Turn<'_>) -> bool {
+        let suspect = self.flags.any_fail();
+        let known = turn.screen.look_up(self.client, suspect || !self.policy.remember_results);
+        let unix = turn.now.unix;
+        self.flags.todo = self.policy.enabled().filter(|&test| !known.record.stamp(test).is_valid(unix)).collect();
+        self.flags.new = known.record.is_new();
+        let good = !suspect && self.flags.todo.is_empty();
+        match known.source {
+            Source::Memory if good => turn.log(LogLine::PassOld { client: self.endpoints.client }),
+            Source::OtherSession if good && known.record.has_pass() => {}
+            Source::Nowhere | Source::Memory | Source::OtherSession => return false,
+        }
+        true
+    }
+}

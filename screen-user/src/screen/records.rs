@@ -1,0 +1,71 @@
+//! What is remembered of clients, in RAM, bounded.
+
+use std::collections::HashMap;
+
+use super::record::{Client, Record};
+
+/// Most records that are kept unless told otherwise: some 100 MB.
+pub const DEFAULT_CAPACITY: usize = 1_000_000;
+
+/// Records in two generations. A record that is written or asked for is young; when half of the room is young, the old half is given
+/// up and the young half becomes the old one. So room is made in constant time, and what goes has not been asked for in a long while.
+#[derive(Debug)]
+pub(super) struct Records {
+    young: HashMap<Client, Record>,
+    old: HashMap<Client, Record>,
+    capacity: usize,
+}
+
+impl Records {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { young: HashMap::new(), old: HashMap::new(), capacity: capacity.max(2) }
+    }
+
+    pub(super) fn set_capacity(&mut self, capacity: usize) {
+        self.capacity = capacity.max(2);
+    }
+
+    pub(super) fn get(&self, client: Client) -> Option<Record> {
+        self.young.get(&client).or_else(|| self.old.get(&client)).copied()
+    }
+
+    /// As [`Records::get`], and keeps the record from being given up soon.
+    pub(super) fn refresh(&mut self, client: Client) -> Option<Record> {
+        if let Some(record) = self.old.remove(&client) {
+            self.insert(client, record);
+            return Some(record);
+        }
+        self.young.get(&client).copied()
+    }
+
+    pub(super) fn insert(&mut self, client: Client, record: Record) {
+        self.old.remove(&client);
+        self.young.insert(client, record);
+        if self.young.len() > self.capacity / 2 {
+            self.old = std::mem::take(&mut self.young);
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Client, Record)> {
+        self.young.iter().chain(&self.old).map(|(&client, &record)| (client, record))
+    }
+
+    /// Takes out every record that `keep` does not want, and returns whose they were.
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(Client, &Record) -> bool) -> Vec<Client> {
+        let mut dropped = Vec::new();
+        for generation in [&mut self.young, &mut self.old] {
+            generation.retain(|&client, record| {
+                let kept = keep(client, record);
+                if !kept {
+                    dropped.push(client);
+                }
+                kept
+            });
+        }
+        dropped
+    }
+}

@@ -1,0 +1,331 @@
+//! What all sessions share: counters, stress, live clients, remembered records.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use jiff::tz::TimeZone;
+use serde::Serialize;
+
+use super::{
+    dnsbl::{Tally, judge},
+    event::DnsblAnswer,
+    log::LogLine,
+    outcome::{Outcome, Verdict},
+    policy::Policy,
+    record::{Client, Record, Stamp, Test},
+    records::{DEFAULT_CAPACITY, Records},
+};
+
+/// Whether STARTTLS can be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsState {
+    /// There is no certificate: STARTTLS is not announced and answers 502.
+    Absent,
+    /// It should work and does not: STARTTLS is announced and answers 454 (spec 4.8).
+    Broken,
+    /// It works.
+    Usable,
+}
+
+/// The state that all sessions share. It holds no sockets and asks no clock.
+#[derive(Debug)]
+pub struct Screen {
+    policy: Arc<Policy>,
+    tls: TlsState,
+    time_zone: TimeZone,
+    checking: u32,
+    forwarding: u32,
+    stress: bool,
+    live: HashMap<Client, Live>,
+    records: Records,
+    verdicts: BTreeMap<Verdict, u64>,
+}
+
+/// A client while at least one of its sessions is open (spec 0.2, "client info").
+#[derive(Debug, Default)]
+struct Live {
+    sessions: u32,
+    passed_as_new: u32,
+    /// `None` until a session has looked the client up (spec 6.1, stamp -1).
+    record: Option<Record>,
+}
+
+/// What `status` shows of the screener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Snapshot {
+    /// Sessions that the screener holds, those that wait for the mail server included.
+    pub checking: u32,
+    /// Sessions that wait for the mail server.
+    pub forwarding: u32,
+    /// Whether time limits are shortened.
+    pub stress: bool,
+    /// Clients with a session.
+    pub clients: usize,
+    /// Remembered records.
+    pub records: usize,
+    /// Sessions that have ended, by their verdict.
+    pub verdicts: BTreeMap<Verdict, u64>,
+}
+
+/// How a client's record was found when its session chose tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Known {
+    /// The stamps to go by.
+    pub(super) record: Record,
+    /// Where they come from.
+    pub(super) source: Source,
+}
+
+/// Where the stamps of a new session come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// Nothing is known of the client.
+    Nowhere,
+    /// A remembered record.
+    Memory,
+    /// Another session of the client, which is not over.
+    OtherSession,
+}
+
+impl Screen {
+    /// A screener without sessions and without memory. TLS is absent until [`Screen::set_tls_usable`] says otherwise.
+    #[must_use]
+    pub fn new(policy: Policy) -> Self {
+        Self {
+            policy: Arc::new(policy),
+            tls: TlsState::Absent,
+            time_zone: TimeZone::system(),
+            checking: 0,
+            forwarding: 0,
+            stress: false,
+            live: HashMap::new(),
+            records: Records::new(DEFAULT_CAPACITY),
+            verdicts: BTreeMap::new(),
+        }
+    }
+
+    /// Sessions that open from now on go by `policy`; running ones keep theirs.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.policy = Arc::new(policy);
+    }
+
+    /// Whether a certificate is there, so that STARTTLS can be served.
+    pub fn set_tls_usable(&mut self, usable: bool) {
+        self.set_tls(if usable { TlsState::Usable } else { TlsState::Absent });
+    }
+
+    /// Whether STARTTLS can be served, and if not, what to say.
+    pub fn set_tls(&mut self, tls: TlsState) {
+        self.tls = tls;
+    }
+
+    /// Where the `$localtime` of reject footers is local; at first the system's own zone.
+    pub fn set_time_zone(&mut self, time_zone: TimeZone) {
+        self.time_zone = time_zone;
+    }
+
+    /// Most records to keep, at least 2. What is kept now stays until a new record comes.
+    pub fn set_record_capacity(&mut self, capacity: usize) {
+        self.records.set_capacity(capacity);
+    }
+
+    /// Takes up records that outlived the last run. Those that [`Screen::sweep`] would drop are left out.
+    pub fn restore(&mut self, records: impl IntoIterator<Item = (Client, Record)>, now: u64) {
+        for (client, record) in records {
+            if worth_keeping(&self.policy, &record, now) {
+                self.records.insert(client, record);
+            }
+        }
+    }
+
+    /// The remembered record of a client.
+    #[must_use]
+    pub fn record(&self, client: Client) -> Option<Record> {
+        self.records.get(client)
+    }
+
+    /// All remembered records, in no order.
+    #[must_use]
+    pub fn records(&self) -> Vec<(Client, Record)> {
+        self.records.iter().collect()
+    }
+
+    /// Remembers a client as somebody else saw it. Sessions do this by themselves.
+    pub fn remember(&mut self, client: Client, record: Record) {
+        self.records.insert(client, record);
+    }
+
+    /// Forgets the records of all clients in `net`, and returns whose they were. Running sessions finish as they began.
+    pub fn forget_within(&mut self, net: IpNet) -> Vec<Client> {
+        self.records.retain(|client, _| !net.contains(&client.net()))
+    }
+
+    /// Drops records that can't spare their client a test any more: some enabled test was never passed, or expired longer ago than
+    /// `cache.retention` (spec 6.4). Returns whose they were.
+    pub fn sweep(&mut self, now: u64) -> Vec<Client> {
+        let policy = Arc::clone(&self.policy);
+        self.records.retain(|_, record| worth_keeping(&policy, record, now))
+    }
+
+    /// Judges a client by the complete answers of all zones, after its session went by some of them. If that takes away its DNSBL
+    /// pass, the record as it is now is returned, to be stored.
+    pub fn correct_dnsbl(&mut self, client: Client, answers: &[DnsblAnswer], now: u64) -> Option<Record> {
+        let tally = Tally::of(&self.policy.dnsbl.sites, answers);
+        if !judge(&tally, &self.policy.dnsbl).blocked {
+            return None;
+        }
+        if let Some(record) = self.live.get_mut(&client).and_then(|live| live.record.as_mut())
+            && record.stamp(Test::Dnsbl).is_pass()
+        {
+            record.set(Test::Dnsbl, Stamp::DISABLED);
+        }
+        let mut record = self.records.get(client).filter(|record| {
+            let stamp = record.stamp(Test::Dnsbl);
+            stamp.is_pass() && stamp.is_valid(now)
+        })?;
+        record.set(Test::Dnsbl, Stamp::DISABLED);
+        self.records.insert(client, record);
+        Some(record)
+    }
+
+    /// What `status` shows.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            checking: self.checking,
+            forwarding: self.forwarding,
+            stress: self.stress,
+            clients: self.live.len(),
+            records: self.records.len(),
+            verdicts: self.verdicts.clone(),
+        }
+    }
+
+    pub(super) fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy)
+    }
+
+    pub(super) const fn tls(&self) -> TlsState {
+        self.tls
+    }
+
+    pub(super) const fn time_zone(&self) -> &TimeZone {
+        &self.time_zone
+    }
+
+    pub(super) const fn stress(&self) -> bool {
+        self.stress
+    }
+
+    /// Clients being screened, those that wait for the mail server left out (spec 1.6 step 6).
+    pub(super) const fn screening(&self) -> u32 {
+        self.checking.saturating_sub(self.forwarding)
+    }
+
+    pub(super) const fn forwarding(&self) -> u32 {
+        self.forwarding
+    }
+
+    /// Counts a session of `client` in. Returns what there is to log, and how many sessions the client has now.
+    pub(super) fn enter(&mut self, client: Client) -> (Option<LogLine>, u32) {
+        self.checking = self.checking.saturating_add(1);
+        let (high, _) = self.stress_marks();
+        let line = (!self.stress && high > 0 && self.checking >= high).then(|| {
+            self.stress = true;
+            LogLine::EnteringStress { connections: self.checking }
+        });
+        let live = self.live.entry(client).or_default();
+        live.sessions = live.sessions.saturating_add(1);
+        (line, live.sessions)
+    }
+
+    /// Counts a session out, and returns what there is to log.
+    pub(super) fn leave(&mut self, client: Client) -> Option<LogLine> {
+        self.checking = self.checking.saturating_sub(1);
+        if let Some(live) = self.live.get_mut(&client) {
+            live.sessions = live.sessions.saturating_sub(1);
+            if live.sessions == 0 {
+                self.live.remove(&client);
+            }
+        }
+        let (_, low) = self.stress_marks();
+        (self.stress && self.checking <= low).then(|| {
+            self.stress = false;
+            LogLine::LeavingStress { connections: self.checking }
+        })
+    }
+
+    /// Nine and seven tenths of `limits.pre_queue` (spec 7.2); without that limit there is no stress.
+    fn stress_marks(&self) -> (u32, u32) {
+        let tenths =
+            |count: u64| u32::try_from(u64::from(self.policy.limits.pre_queue) * count / 10).unwrap_or(u32::MAX);
+        (tenths(9), tenths(7))
+    }
+
+    pub(super) fn begin_forward(&mut self) {
+        self.forwarding = self.forwarding.saturating_add(1);
+    }
+
+    pub(super) fn end_forward(&mut self) {
+        self.forwarding = self.forwarding.saturating_sub(1);
+    }
+
+    /// The stamps that a new session of `client` goes by (spec 1.8). Those of the client's other sessions come first: they are never
+    /// older than the remembered record, which is left alone if the session is to go on as if there were none (`afresh`).
+    pub(super) fn look_up(&mut self, client: Client, afresh: bool) -> Known {
+        let live = self.live.entry(client).or_default();
+        if let Some(record) = live.record {
+            return Known { record, source: Source::OtherSession };
+        }
+        let remembered = if afresh { None } else { self.records.refresh(client) };
+        let record = remembered.unwrap_or_default();
+        live.record = Some(record);
+        Known { record, source: if remembered.is_some() { Source::Memory } else { Source::Nowhere } }
+    }
+
+    pub(super) fn stamp(&self, client: Client, test: Test) -> Stamp {
+        self.live.get(&client).and_then(|live| live.record).unwrap_or_default().stamp(test)
+    }
+
+    /// Changes a stamp for all sessions of `client`; nothing is remembered yet.
+    pub(super) fn set_stamp(&mut self, client: Client, test: Test, stamp: Stamp) {
+        if let Some(live) = self.live.get_mut(&client) {
+            live.record.get_or_insert_default().set(test, stamp);
+        }
+    }
+
+    /// Whether a pass of a session counts as new: only the first one of overlapping sessions does (spec 2.4).
+    pub(super) fn passes_as_new(&mut self, client: Client, new: bool) -> bool {
+        let Some(live) = self.live.get_mut(&client) else {
+            return new;
+        };
+        let new = new && live.passed_as_new == 0;
+        live.passed_as_new += u32::from(new);
+        new
+    }
+
+    /// Remembers what the sessions of `client` know, and returns the record to be stored (spec 6.1).
+    pub(super) fn keep(&mut self, client: Client, policy: &Policy) -> Option<Record> {
+        let record = self.live.get_mut(&client)?.record.as_mut()?;
+        for test in Test::ALL {
+            if !policy.enables(test) && record.stamp(test) == Stamp::NEVER {
+                record.set(test, Stamp::DISABLED);
+            }
+        }
+        let record = *record;
+        self.records.insert(client, record);
+        Some(record)
+    }
+
+    pub(super) fn count(&mut self, outcome: &Outcome) {
+        *self.verdicts.entry(outcome.verdict).or_default() += 1;
+    }
+}
+
+fn worth_keeping(policy: &Policy, record: &Record, now: u64) -> bool {
+    let oldest = now.saturating_sub(policy.retention.as_secs());
+    policy.enabled().map(|test| record.stamp(test)).all(|stamp| stamp.is_pass() && stamp.0 >= oldest)
+}

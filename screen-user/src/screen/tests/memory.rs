@@ -1,0 +1,152 @@
+//! Spec 6: what is remembered, for how long, and how it is corrected.
+
+use super::*;
+
+fn client(address: &str) -> Client {
+    Client::of(address.parse().unwrap(), ClientPrefix { ipv4: 32, ipv6: 64 })
+}
+
+fn record(stamps: [u64; 5]) -> Record {
+    Record { stamps: stamps.map(Stamp) }
+}
+
+#[test]
+fn a_sweep_keeps_what_can_still_spare_a_test() {
+    let mut rules = pregreet(Action::Enforce);
+    rules.bare_newline.enabled = true;
+    let mut story = Story::new(rules);
+    let now = UNIX;
+    let old = now - 7 * DAY;
+    let rows = [
+        ("192.0.2.1", [now, 0, 0, 0, now], true),
+        ("192.0.2.2", [old, 0, 0, 0, now], true),
+        ("192.0.2.3", [old - 1, 0, 0, 0, now], false),
+        ("192.0.2.4", [now, now, now, now, 1], false),
+        ("192.0.2.5", [0, now, now, now, now], false),
+    ];
+    for (address, stamps, _) in rows {
+        story.screen.remember(client(address), record(stamps));
+    }
+    let mut dropped = story.screen.sweep(now);
+    dropped.sort();
+    let expected: Vec<Client> = rows.iter().filter(|(.., kept)| !kept).map(|(address, ..)| client(address)).collect();
+    assert_eq!(dropped, expected);
+    assert_eq!(story.screen.records().len(), 2);
+    // A restart takes up the same ones.
+    let mut again = Story::new(story.screen.policy().as_ref().clone());
+    again.screen.restore(rows.iter().map(|(address, stamps, _)| (client(address), record(*stamps))), now);
+    assert_eq!(again.screen.records().len(), 2);
+}
+
+#[test]
+fn memory_is_bounded_and_keeps_those_that_come_back() {
+    let mut story = Story::new(pregreet(Action::Enforce));
+    story.screen.set_record_capacity(100);
+    let regular = "203.0.113.1:1";
+    story.screen.remember(client("203.0.113.1"), record([UNIX * 2, 1, 1, 1, 1]));
+    for host in 0..10_000_u32 {
+        let address = std::net::Ipv4Addr::from(0x0a00_0000 + host).to_string();
+        story.screen.remember(client(&address), record([UNIX * 2, 1, 1, 1, 1]));
+        assert!(story.screen.snapshot().records <= 100);
+        if host % 40 == 0 {
+            let mut visit = story.connect(regular);
+            assert!(visit.forwards(), "forgotten after {host}");
+            story.tell(&mut visit, ACCEPTED);
+        }
+    }
+}
+
+#[test]
+fn forgetting_a_network() {
+    let mut story = Story::new(pregreet(Action::Enforce));
+    for address in ["192.0.2.1", "192.0.2.2", "192.0.3.1", "2001:db8::1"] {
+        story.screen.remember(client(address), record([UNIX; 5]));
+    }
+    assert_eq!(story.screen.forget_within("192.0.2.0/24".parse().unwrap()).len(), 2);
+    assert_eq!(story.screen.records().len(), 2);
+}
+
+#[test]
+fn without_memory_every_visit_is_the_first() {
+    let mut rules = pregreet(Action::Enforce);
+    rules.remember_results = false;
+    let mut story = Story::new(rules);
+    for _ in 0..2 {
+        let mut visit = story.connect(CLIENT);
+        story.wait(&mut visit, seconds(6));
+        assert!(visit.log_text().ends_with("PASS NEW CLIENT"));
+        assert!(!visit.effects().iter().any(|effect| matches!(effect, Effect::Remember(_))));
+        story.tell(&mut visit, ACCEPTED);
+    }
+}
+
+#[test]
+fn only_what_has_expired_is_repeated() {
+    let mut rules = deep(Action::Enforce);
+    rules.pregreet.teaser = "hello".into();
+    rules.pregreet.action = Action::Enforce;
+    let mut story = Story::new(rules);
+    let now = story.unix();
+    story.screen.remember(client("192.0.2.9"), record([now - 10, 1, now + 10, now + 10, now + 10]));
+    let mut visit = story.connect(CLIENT);
+    story.wait(&mut visit, seconds(6));
+    assert!(visit.log_text().ends_with("PASS OLD CLIENT"));
+    assert!(visit.forwards());
+}
+
+#[test]
+fn early_passes_are_kept_without_a_pass_line() {
+    let mut rules = deep(Action::Enforce);
+    rules.pregreet.teaser = "hello".into();
+    let mut story = Story::new(rules);
+    let mut visit = story.connect(CLIENT);
+    story.wait(&mut visit, seconds(6));
+    visit.logs();
+    story.send(&mut visit, "QUIT\r\n");
+    assert_eq!(visit.log_text(), "DISCONNECT CLIENT");
+    assert_eq!(story.stamp(CLIENT, Test::Pregreet), Stamp(story.unix() + DAY));
+    assert_eq!(story.stamp(CLIENT, Test::Pipelining), Stamp::NEVER);
+}
+
+#[test]
+fn late_answers_take_a_pass_back() {
+    let mut story = Story::new(dnsbl(&["fast.test", "slow.test"], Action::Drop));
+    let mut visit = story.connect(CLIENT);
+    let fast = not_listed(0, 500);
+    story.tell(&mut visit, Event::Dnsbl(&fast));
+    story.wait(&mut visit, seconds(6));
+    assert!(visit.forwards());
+    story.tell(&mut visit, ACCEPTED);
+    let unix = story.unix();
+    // Good news change nothing, bad news do, once.
+    let me = client("192.0.2.9");
+    assert_eq!(story.screen.correct_dnsbl(me, &[fast.clone(), not_listed(1, 500)], unix), None);
+    let answers = [fast, listed(1, "127.0.0.2", 500)];
+    let corrected = story.screen.correct_dnsbl(me, &answers, unix).unwrap();
+    assert_eq!(corrected.stamp(Test::Dnsbl), Stamp::DISABLED);
+    assert_eq!(story.record(CLIENT), Some(corrected));
+    assert_eq!(story.screen.correct_dnsbl(me, &answers, unix), None);
+    assert!(story.connect(CLIENT).effects().contains(&Effect::LookUp));
+}
+
+#[test]
+fn the_policy_says_how_long_a_record_is_good() {
+    let mut rules = pregreet(Action::Enforce);
+    assert_eq!(rules.valid_until(&record([500, 0, 0, 0, 0])), Some(500));
+    assert_eq!(rules.valid_until(&record([1, 500, 500, 500, 500])), None);
+    rules.bare_newline.enabled = true;
+    assert_eq!(rules.valid_until(&record([500, 0, 0, 0, 400])), Some(400));
+    assert_eq!(policy().valid_until(&record([500; 5])), None);
+}
+
+#[test]
+fn running_sessions_keep_their_policy() {
+    let mut story = Story::new(pregreet(Action::Enforce));
+    let mut visit = story.connect(CLIENT);
+    story.screen.set_policy(pregreet(Action::Drop));
+    story.tell(&mut visit, Event::Peeked(b"x"));
+    assert!(!visit.session.has_ended());
+    let mut next = story.connect("192.0.2.1:1");
+    story.tell(&mut next, Event::Peeked(b"x"));
+    assert!(next.session.has_ended());
+}
