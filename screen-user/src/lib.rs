@@ -1,5 +1,7 @@
 //! The user half of mxscreen.
 
 pub mod access;
+pub mod cache;
 pub mod config;
+pub mod dns;
 pub mod screen;

@@ -1,0 +1,264 @@
+//! The file itself: opened, checked, read, written, and put aside when it is damaged.
+
+use std::{
+    fs::{self, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+};
+
+use redb::{Database, DatabaseError, ReadableTable, StorageError, TableDefinition, backends::FileBackend};
+
+use super::{
+    codec::{self, KEY},
+    writer::Batch,
+};
+use crate::screen::record::{Client, Record};
+
+const RECORDS: TableDefinition<'_, &[u8; KEY], &[u8]> = TableDefinition::new("records");
+const ENTRIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("entries");
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+
+/// The key in [`META`] under which the version of the tables stands.
+const FORMAT: &str = "format";
+
+/// The version of the tables.
+const FORMAT_VERSION: u64 = 1;
+
+/// What redb keeps of the file in memory, in bytes.
+const PAGE_CACHE: usize = 16 << 20;
+
+/// Damaged files that are kept for a look at them; the highest number is the newest.
+const DAMAGED_KEPT: u32 = 3;
+
+/// Where the file is.
+#[derive(Debug)]
+pub(super) struct CacheFile {
+    path: PathBuf,
+}
+
+/// What an attempt to open the file gave.
+#[derive(Debug, Default)]
+pub(super) struct Loaded {
+    /// The open file, unless it can't be used.
+    pub(super) database: Option<Database>,
+    /// Its records.
+    pub(super) records: Vec<(Client, Record)>,
+    /// Its run-time entries.
+    pub(super) entries: Vec<(String, Vec<u8>)>,
+    /// What is wrong with it.
+    pub(super) complaint: Option<String>,
+}
+
+/// Why a file can't be used.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    /// Its content makes no sense, or not to us: a new one is started in its place.
+    #[error("{0}")]
+    Content(String),
+    /// It can't be reached, which says nothing of its content.
+    #[error("{0}")]
+    Access(String),
+}
+
+impl CacheFile {
+    /// The file at `path`, not looked at yet.
+    pub(super) fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Opens and reads the file, makes it if it is not there, and starts a new one if it makes no sense. Records without a pass that
+    /// ended at `oldest` or later leave it.
+    pub(super) fn open(&self, oldest: u64) -> Loaded {
+        match self.attempt(oldest) {
+            Ok(loaded) => loaded,
+            Err(Unusable::Access(why)) => {
+                Loaded { complaint: Some(format!("{}: {why}; nothing is kept", self.shown())), ..Loaded::default() }
+            }
+            Err(Unusable::Content(why)) => {
+                let aside = match self.put_aside() {
+                    Ok(aside) => aside,
+                    Err(error) => {
+                        let complaint =
+                            format!("{}: {why}; it can't be put aside ({error}); nothing is kept", self.shown());
+                        return Loaded { complaint: Some(complaint), ..Loaded::default() };
+                    }
+                };
+                let begun = format!("{}: {why}; put aside as {}", self.shown(), aside.display());
+                match self.attempt(oldest) {
+                    Ok(loaded) => Loaded { complaint: Some(format!("{begun}, started empty")), ..loaded },
+                    Err(error) => Loaded { complaint: Some(format!("{begun}; {error}")), ..Loaded::default() },
+                }
+            }
+        }
+    }
+
+    /// Writes a batch in one transaction.
+    pub(super) fn write(database: &Database, batch: &Batch) -> Result<(), String> {
+        guarded(|| {
+            let transaction = database.begin_write().map_err(text)?;
+            {
+                let mut records = transaction.open_table(RECORDS).map_err(text)?;
+                for (client, record) in &batch.records {
+                    let key = codec::key(*client);
+                    match record {
+                        Some(record) => records.insert(&key, codec::value(record).as_slice()).map_err(text)?,
+                        None => records.remove(&key).map_err(text)?,
+                    };
+                }
+                let mut entries = transaction.open_table(ENTRIES).map_err(text)?;
+                for (key, json) in &batch.entries {
+                    match json {
+                        Some(json) => entries.insert(key.as_str(), json.as_slice()).map_err(text)?,
+                        None => entries.remove(key.as_str()).map_err(text)?,
+                    };
+                }
+            }
+            transaction.commit().map_err(text)
+        })
+        .unwrap_or_else(Err)
+    }
+
+    /// Closes a file that failed.
+    pub(super) fn abandon(database: Database) {
+        // A panic on the way out says nothing new: the file has failed already.
+        let _ = guarded(move || drop(database));
+    }
+
+    fn attempt(&self, oldest: u64) -> Result<Loaded, Unusable> {
+        if let Some(directory) = self.path.parent() {
+            fs::create_dir_all(directory).map_err(|error| Unusable::Access(error.to_string()))?;
+        }
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            // Who talks to this mail server is nobody else's business.
+            .mode(0o600)
+            // A pipe in the file's place must not hang the start.
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&self.path)
+            .map_err(|error| Unusable::Access(error.to_string()))?;
+        let about = file.metadata().map_err(|error| Unusable::Access(error.to_string()))?;
+        if !about.is_file() {
+            return Err(Unusable::Access("not a regular file".to_owned()));
+        }
+        // redb promises no more than an error or a panic for a file that others have changed.
+        guarded(move || {
+            let backend = FileBackend::new(file).map_err(unusable)?;
+            let database = Database::builder()
+                .set_cache_size(PAGE_CACHE)
+                .set_check_integrity_on_open(true)
+                .create_with_backend(backend)
+                .map_err(unusable)?;
+            load(database, oldest)
+        })
+        .unwrap_or_else(|why| Err(Unusable::Content(why)))
+    }
+
+    /// Moves the file out of the way, keeping the last few.
+    fn put_aside(&self) -> io::Result<PathBuf> {
+        let numbered = |number: u32| {
+            let mut name = self.path.as_os_str().to_owned();
+            name.push(format!(".damaged-{number}"));
+            PathBuf::from(name)
+        };
+        let free = (1..=DAMAGED_KEPT).find(|number| !numbered(*number).exists());
+        let target = match free {
+            Some(number) => numbered(number),
+            None => {
+                for number in 1..DAMAGED_KEPT {
+                    fs::rename(numbered(number + 1), numbered(number))?;
+                }
+                numbered(DAMAGED_KEPT)
+            }
+        };
+        fs::rename(&self.path, &target)?;
+        Ok(target)
+    }
+
+    fn shown(&self) -> impl std::fmt::Display + '_ {
+        Path::display(&self.path)
+    }
+}
+
+/// Reads all tables, and removes what has expired.
+fn load(database: Database, oldest: u64) -> Result<Loaded, Unusable> {
+    let content = |error: &dyn std::fmt::Display| Unusable::Content(error.to_string());
+    let mut loaded = Loaded::default();
+    let transaction = database.begin_write().map_err(|error| content(&error))?;
+    {
+        let mut meta = transaction.open_table(META).map_err(|error| content(&error))?;
+        let found = meta.get(FORMAT).map_err(|error| content(&error))?.map(|version| version.value());
+        match found {
+            Some(FORMAT_VERSION) => {}
+            Some(other) => {
+                return Err(Unusable::Content(format!("format {other}, which this version does not know")));
+            }
+            None => {
+                meta.insert(FORMAT, FORMAT_VERSION).map_err(|error| content(&error))?;
+            }
+        }
+
+        let mut unknown = 0_u64;
+        let mut records = transaction.open_table(RECORDS).map_err(|error| content(&error))?;
+        records
+            .retain(|key, value| match (codec::client(key), codec::record(value)) {
+                (Some(client), Some(record)) => {
+                    let keep = codec::fresh(&record, oldest);
+                    if keep {
+                        loaded.records.push((client, record));
+                    }
+                    keep
+                }
+                _ => {
+                    unknown += 1;
+                    false
+                }
+            })
+            .map_err(|error| content(&error))?;
+        if unknown > 0 {
+            loaded.complaint = Some(format!("{unknown} records that this version does not know were dropped"));
+        }
+
+        let entries = transaction.open_table(ENTRIES).map_err(|error| content(&error))?;
+        for entry in entries.iter().map_err(|error| content(&error))? {
+            let (key, json) = entry.map_err(|error| content(&error))?;
+            loaded.entries.push((key.value().to_owned(), json.value().to_vec()));
+        }
+    }
+    transaction.commit().map_err(|error| content(&error))?;
+    loaded.database = Some(database);
+    Ok(loaded)
+}
+
+/// Whether an error is the content's fault.
+fn unusable(error: DatabaseError) -> Unusable {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => Unusable::Access("in use by another process".to_owned()),
+        DatabaseError::Storage(StorageError::Io(error))
+            if !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+        {
+            Unusable::Access(error.to_string())
+        }
+        other => Unusable::Content(other.to_string()),
+    }
+}
+
+/// Runs `work`; a panic in it becomes an error.
+fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    // Nothing that `work` touched is used after a panic: the database is dropped.
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let what = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        format!("damaged ({})", what.unwrap_or_default())
+    })
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}

@@ -1,0 +1,144 @@
+//! The store behind the table of clients in RAM (spec 6): what was learnt outlives the process.
+//!
+//! RAM is the truth. The store is read once, at the start, and written behind: changes are queued, the latest of each client wins,
+//! and a thread of its own writes a batch every few seconds, at [`Store::flush`] and when the store is dropped. A file that is lost,
+//! damaged, locked or can't be written costs nothing but knowledge: the gate goes on, and [`Opened::complaint`] and [`StoreStatus`]
+//! say so.
+
+mod codec;
+mod file;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::{
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde::Serialize;
+
+use self::{
+    file::CacheFile,
+    writer::{Rhythm, Writer},
+};
+use crate::{
+    config::{Cache, CacheBackend},
+    screen::record::{Client, Record},
+};
+
+/// The file's name in the state directory.
+pub const FILE_NAME: &str = "cache.redb";
+
+/// Between two batches, and between two attempts to open a file that can't be used.
+const RHYTHM: Rhythm = Rhythm { batch: Duration::from_secs(3), reopen: Duration::from_secs(60) };
+
+/// What [`Store::open`] found.
+#[derive(Debug)]
+pub struct Opened {
+    /// Where changes go from now on.
+    pub store: Store,
+    /// All records whose retention has not ended.
+    pub records: Vec<(Client, Record)>,
+    /// Run-time entries by their keys, with the bytes that [`Store::keep_entry`] was given.
+    pub entries: Vec<(String, Vec<u8>)>,
+    /// What is wrong with the file, for the operator; the gate works without it.
+    pub complaint: Option<String>,
+}
+
+/// The store's state, for `status`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct StoreStatus {
+    /// Changes that wait for the next batch.
+    pub pending: usize,
+    /// Changes written since the start.
+    pub written: u64,
+    /// Changes that found the queue full, and are in RAM only.
+    pub lost: u64,
+    /// Why the file can't be written at the moment; it is tried again.
+    pub failing: Option<String>,
+}
+
+/// Where changes go. Without a file behind it ([`CacheBackend::Memory`]) they go nowhere.
+#[derive(Debug)]
+pub struct Store {
+    writer: Option<Writer>,
+}
+
+impl Store {
+    /// Opens the store that `config` asks for under `state_directory`, and reads it. Blocks: meant for the start.
+    ///
+    /// Records whose passes all ended longer than `config.retention` ago are not loaded and leave the file.
+    #[must_use]
+    pub fn open(config: &Cache, state_directory: &Path) -> Opened {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        Self::open_at(config, state_directory, now, RHYTHM)
+    }
+
+    /// [`Store::open`] at another time, in Unix seconds, and with another rhythm.
+    fn open_at(config: &Cache, state_directory: &Path, now: u64, rhythm: Rhythm) -> Opened {
+        match config.backend {
+            CacheBackend::Memory => {
+                Opened { store: Self { writer: None }, records: Vec::new(), entries: Vec::new(), complaint: None }
+            }
+            CacheBackend::Embedded => {
+                let file = CacheFile::at(state_directory.join(FILE_NAME));
+                let oldest = now.saturating_sub(config.retention.as_secs());
+                let loaded = file.open(oldest);
+                let (writer, thread) = Writer::start(file, loaded.database, loaded.complaint.clone(), rhythm);
+                let complaint = match (loaded.complaint, thread) {
+                    (complaint, None) => complaint,
+                    (None, Some(error)) => Some(error),
+                    (Some(complaint), Some(error)) => Some(format!("{complaint}; {error}")),
+                };
+                Opened {
+                    store: Self { writer: Some(writer) },
+                    records: loaded.records,
+                    entries: loaded.entries,
+                    complaint,
+                }
+            }
+        }
+    }
+
+    /// Queues `record` as the latest word on `client`.
+    pub fn remember(&self, client: Client, record: Record) {
+        if let Some(writer) = &self.writer {
+            writer.queue_record(client, Some(record));
+        }
+    }
+
+    /// Queues the removal of what is kept of `client`.
+    pub fn forget(&self, client: Client) {
+        if let Some(writer) = &self.writer {
+            writer.queue_record(client, None);
+        }
+    }
+
+    /// Queues a run-time entry; `json` is not looked at.
+    pub fn keep_entry(&self, key: &str, json: Vec<u8>) {
+        if let Some(writer) = &self.writer {
+            writer.queue_entry(key, Some(json));
+        }
+    }
+
+    /// Queues the removal of a run-time entry.
+    pub fn drop_entry(&self, key: &str) {
+        if let Some(writer) = &self.writer {
+            writer.queue_entry(key, None);
+        }
+    }
+
+    /// Writes what is queued now and waits for it, a failed attempt included. Blocks for a disk write.
+    pub fn flush(&self) {
+        if let Some(writer) = &self.writer {
+            writer.flush();
+        }
+    }
+
+    /// How the store does.
+    #[must_use]
+    pub fn status(&self) -> StoreStatus {
+        self.writer.as_ref().map(Writer::status).unwrap_or_default()
+    }
+}
