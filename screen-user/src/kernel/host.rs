@@ -1,0 +1,195 @@
+//! What the host must provide: privileges, file systems, interfaces.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::AsRawFd as _,
+    path::Path,
+};
+
+use aya::util::KernelVersion;
+use nix::{
+    ifaddrs::getifaddrs,
+    mount::{MsFlags, mount},
+    net::if_::{InterfaceFlags, if_nametoindex},
+    sys::statfs::statfs,
+};
+
+use super::KernelError;
+
+/// The number of each capability (capabilities(7)), and what it is needed for.
+const CAPABILITIES: [(u32, &str); 3] = [(12, "CAP_NET_ADMIN"), (38, "CAP_PERFMON"), (39, "CAP_BPF")];
+const CAP_SYS_ADMIN: u32 = 21;
+const BPF_FS_MAGIC: libc::c_long = 0xcafe_4a11;
+const BPF_FS: &str = "/sys/fs/bpf";
+
+/// Which of the capabilities that the kernel half needs this thread lacks.
+pub(super) fn missing_capabilities() -> Result<Vec<&'static str>, KernelError> {
+    let path = "/proc/thread-self/status";
+    let status = fs::read_to_string(path).map_err(|error| KernelError::system(format!("read {path}"), error))?;
+    Ok(lacking(&status))
+}
+
+/// Fails if a capability is missing.
+pub(super) fn check_privileges() -> Result<(), KernelError> {
+    let missing = missing_capabilities()?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(KernelError::Privilege { capability: missing.join(", "), wanted_for: "to load and attach the kernel programs" })
+}
+
+/// Fails on a kernel that lacks what the programs use; the last of it to come was the namespace's cookie for `sock_ops` and what
+/// goes with it.
+pub(super) fn require_kernel() -> Result<(), KernelError> {
+    // One that does not say its version may be any; loading the programs will tell.
+    if KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(5, 18, 0)) {
+        return Err(KernelError::Missing {
+            what: "this kernel is too old for the kernel half".to_owned(),
+            remedy: "Linux 5.18 or later is needed".to_owned(),
+        });
+    }
+    Ok(())
+}
+
+fn lacking(status: &str) -> Vec<&'static str> {
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|value| u64::from_str_radix(value.trim(), 16).ok())
+        .unwrap_or(0);
+    let has = |number: u32| effective & (1 << number) != 0;
+    CAPABILITIES
+        .into_iter()
+        // CAP_SYS_ADMIN stands for the two that were split off from it.
+        .filter(|(number, _)| !(has(*number) || *number > CAP_SYS_ADMIN && has(CAP_SYS_ADMIN)))
+        .map(|(_, name)| name)
+        .collect()
+}
+
+/// Makes sure that `path` is below a BPF file system, mounting the usual one if need be; returns what there is to say of it.
+pub(super) fn require_bpf_fs(path: &Path) -> Result<Option<String>, KernelError> {
+    if is_bpf_fs(path) {
+        return Ok(None);
+    }
+    if path.starts_with(BPF_FS) && Path::new(BPF_FS).is_dir() {
+        let mounted = mount(Some("bpf"), BPF_FS, Some("bpf"), MsFlags::empty(), None::<&str>);
+        if mounted.is_ok() && is_bpf_fs(path) {
+            return Ok(Some(format!(
+                "no BPF file system was mounted at {BPF_FS}, and the gate mounted one: in a mount namespace of its own (as under \
+                 `ip netns exec`) nobody else sees the pins, and they end with the gate"
+            )));
+        }
+    }
+    Err(KernelError::Missing {
+        what: format!("{} is not on a BPF file system", path.display()),
+        remedy: format!("mount -t bpf bpf {BPF_FS}"),
+    })
+}
+
+fn is_bpf_fs(path: &Path) -> bool {
+    let existing = path.ancestors().find(|ancestor| ancestor.exists());
+    existing.and_then(|ancestor| statfs(ancestor).ok()).is_some_and(|stat| stat.filesystem_type().0 == BPF_FS_MAGIC)
+}
+
+/// This thread's network namespace.
+pub(super) fn network_namespace() -> Result<File, KernelError> {
+    let path = "/proc/thread-self/ns/net";
+    File::open(path).map_err(|error| KernelError::system(format!("open {path}"), error))
+}
+
+/// The number that the cgroup programs know this thread's network namespace by.
+pub(super) fn netns_cookie() -> Result<u64, KernelError> {
+    let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
+        .map_err(|error| KernelError::system("make a socket", error))?;
+    let mut cookie = 0u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the option writes at most `length` bytes to `cookie`, which has that many.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 {
+        return Ok(cookie);
+    }
+    Err(KernelError::Missing {
+        what: format!("the kernel does not tell network namespaces apart ({})", io::Error::last_os_error()),
+        remedy: "Linux 5.18 or later is needed".to_owned(),
+    })
+}
+
+/// The interfaces to attach to: those named, which must exist, or those with a global address.
+pub(super) fn interfaces(named: &[String]) -> Result<Vec<(String, u32)>, KernelError> {
+    let names = if named.is_empty() { with_global_address()? } else { named.to_vec() };
+    names
+        .into_iter()
+        .map(|name| match if_nametoindex(name.as_str()) {
+            Ok(index) => Ok((name, index)),
+            Err(_) => Err(KernelError::Missing {
+                what: format!("there is no interface {name}"),
+                remedy: "`ip link` shows those there are; see kernel.interfaces".to_owned(),
+            }),
+        })
+        .collect()
+}
+
+fn with_global_address() -> Result<Vec<String>, KernelError> {
+    let addresses = getifaddrs().map_err(|error| KernelError::system("list interfaces", error.into()))?;
+    let names: BTreeSet<String> = addresses
+        .filter(|entry| !entry.flags.contains(InterfaceFlags::IFF_LOOPBACK))
+        .filter_map(|entry| {
+            let address = entry.address?;
+            let address = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+                (Some(ipv4), _) => IpAddr::V4(ipv4.ip()),
+                (_, Some(ipv6)) => IpAddr::V6(ipv6.ip()),
+                _ => return None,
+            };
+            is_global(address).then_some(entry.interface_name)
+        })
+        .collect();
+    Ok(names.into_iter().collect())
+}
+
+/// Whether the address has global scope as the kernel reckons it: neither loopback nor link-local.
+fn is_global(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local() && !address.is_unspecified(),
+        IpAddr::V6(address) => {
+            address != Ipv6Addr::LOCALHOST && !address.is_unicast_link_local() && !address.is_unspecified()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_are_named() {
+        assert_eq!(lacking("CapInh:\t0\nCapEff:\t0000000000000000\n"), ["CAP_NET_ADMIN", "CAP_PERFMON", "CAP_BPF"]);
+        assert_eq!(lacking("CapEff:\t000001ffffffffff\n"), [""; 0]);
+        assert_eq!(lacking("CapEff:\t0000000000200000\n"), ["CAP_NET_ADMIN"]);
+        assert_eq!(lacking("CapEff:\t000000c000001000\n"), [""; 0]);
+    }
+
+    #[test]
+    fn scopes() {
+        for (text, global) in [
+            ("127.0.0.1", false),
+            ("169.254.1.1", false),
+            ("10.0.0.1", true),
+            ("::1", false),
+            ("fe80::1", false),
+            ("fd00::1", true),
+        ] {
+            assert_eq!(is_global(text.parse().unwrap()), global, "{text}");
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The lists in the kernel: what is denied, allowed, and passed, each a model here and its maps there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aya::maps::{Array, HashMap, LpmTrie, MapData, MapError, lpm_trie::Key};
+use screen_common::{
+    abi::{ALLOW_ENTRIES, Deny, NEVER, PASS_ENTRIES, Until, map},
+    address::IpKey,
+};
+
+use super::{
+    KernelError, batch,
+    clock::Expiry,
+    deny::{Changes, DenyTable},
+    prefix::{ALL_IPV4, Prefix},
+    prefixes::{Entry, ListId, PrefixSet, Written},
+};
+
+/// The deny table and its four maps.
+pub(super) struct DenyList {
+    pub(super) table: DenyTable,
+    pub(super) rows: Array<MapData, [u8; 256]>,
+    pub(super) classes: Array<MapData, Deny>,
+    pub(super) hosts: HashMap<MapData, IpKey, Deny>,
+    pub(super) nets: LpmTrie<MapData, IpKey, Deny>,
+}
+
+impl DenyList {
+    /// Puts up the wall between the families: without it `::/0` would hold the mapped IPv4 addresses.
+    pub(super) fn raise_wall(&mut self) -> Result<(), KernelError> {
+        self.nets.insert(&lpm_key(ALL_IPV4), WALL, 0).map_err(KernelError::map(map::DENY_NET))
+    }
+
+    /// Changes the table, then writes the differences, also when the change went only half way.
+    pub(super) fn change<T>(
+        &mut self,
+        change: impl FnOnce(&mut DenyTable, &mut Changes) -> Result<T, KernelError>,
+    ) -> Result<T, KernelError> {
+        let mut changes = Changes::default();
+        let result = change(&mut self.table, &mut changes);
+        self.write(&changes)?;
+        result
+    }
+
+    /// Writes what is new before the class bytes that lead to it, and removes what is old after them.
+    fn write(&mut self, changes: &Changes) -> Result<(), KernelError> {
+        for (class, list) in &changes.classes {
+            let entry = Deny { expires_ns: NEVER, list: list.0, reserved: 0 };
+            self.classes.set(u32::from(*class), entry, 0).map_err(KernelError::map(map::CLASSES))?;
+        }
+        let new = changes.hosts.iter().filter_map(|(key, entry)| entry.map(|entry| (*key, deny(entry))));
+        batch::insert(&mut self.hosts, new, |hosts, key, entry| hosts.insert(key, entry, 0))
+            .map_err(KernelError::map(map::DENY_HOST))?;
+        let new = changes.nets.iter().filter_map(|(prefix, entry)| entry.map(|entry| (lpm_key(*prefix), deny(entry))));
+        batch::insert(&mut self.nets, new, |nets, key, entry| nets.insert(key, entry, 0))
+            .map_err(KernelError::map(map::DENY_NET))?;
+        let rows = changes.rows.iter().map(|row| (u32::from(*row), self.table.row(*row)));
+        batch::insert(&mut self.rows, rows, |rows, row, bytes| rows.set(*row, bytes, 0))
+            .map_err(KernelError::map(map::DENY_CLASS))?;
+        let old = changes.hosts.iter().filter(|(_, entry)| entry.is_none()).map(|(key, _)| *key);
+        batch::remove(&mut self.hosts, old, |hosts, key| gone(hosts.remove(key)))
+            .map_err(KernelError::map(map::DENY_HOST))?;
+        let old = changes.nets.iter().filter(|(_, entry)| entry.is_none()).map(|(prefix, _)| *prefix);
+        let (walls, old): (Vec<Prefix>, Vec<Prefix>) = old.partition(|prefix| *prefix == ALL_IPV4);
+        if !walls.is_empty() {
+            self.raise_wall()?;
+        }
+        batch::remove(&mut self.nets, old.into_iter().map(lpm_key), |nets, key| gone(nets.remove(key)))
+            .map_err(KernelError::map(map::DENY_NET))
+    }
+}
+
+/// The allow table and its map.
+pub(super) struct AllowList {
+    set: PrefixSet,
+    written: Written,
+    map: LpmTrie<MapData, IpKey, Until>,
+}
+
+impl AllowList {
+    pub(super) fn new(map: LpmTrie<MapData, IpKey, Until>) -> Result<Self, KernelError> {
+        let mut list = Self { set: PrefixSet::default(), written: Written::default(), map };
+        list.write(ALL_IPV4, None)?;
+        Ok(list)
+    }
+
+    pub(super) fn insert(&mut self, prefix: Prefix, entry: Entry) -> Result<(), KernelError> {
+        if self.set.of_list(prefix, entry.list) == Some(entry) {
+            return Ok(());
+        }
+        // One is taken by the wall between the families.
+        if self.set.voices(prefix) == 0 && self.set.len() >= ALLOW_ENTRIES - 1 {
+            return Err(KernelError::Full { table: map::ALLOW, capacity: ALLOW_ENTRIES });
+        }
+        self.set.set(prefix, entry);
+        self.refresh(prefix)
+    }
+
+    pub(super) fn remove(&mut self, prefix: Prefix, list: ListId) -> Result<bool, KernelError> {
+        let removed = self.set.unset(prefix, list);
+        if removed {
+            self.refresh(prefix)?;
+        }
+        Ok(removed)
+    }
+
+    pub(super) fn replace(&mut self, list: ListId, entries: &BTreeMap<Prefix, Expiry>) -> Result<(), KernelError> {
+        let gone: Vec<Prefix> =
+            self.set.list(list).map(|(prefix, _)| prefix).filter(|prefix| !entries.contains_key(prefix)).collect();
+        let left = gone.iter().filter(|prefix| self.set.voices(**prefix) == 1).count();
+        let new = entries.keys().filter(|prefix| self.set.voices(**prefix) == 0).count();
+        if self.set.len() + new > left + ALLOW_ENTRIES - 1 {
+            return Err(KernelError::Full { table: map::ALLOW, capacity: ALLOW_ENTRIES });
+        }
+        for prefix in gone {
+            self.remove(prefix, list)?;
+        }
+        for (prefix, expires) in entries {
+            self.insert(*prefix, Entry { list, expires: *expires })?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn sweep(&mut self, now: Expiry) -> Result<usize, KernelError> {
+        let expired = self.set.expired(now);
+        for (prefix, list) in &expired {
+            self.remove(*prefix, *list)?;
+        }
+        Ok(expired.len())
+    }
+
+    pub(super) fn list(&self, list: ListId) -> impl Iterator<Item = (Prefix, Entry)> + '_ {
+        self.set.list(list)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.set.len()
+    }
+
+    fn refresh(&mut self, prefix: Prefix) -> Result<(), KernelError> {
+        for (prefix, entry) in self.written.refresh(&self.set, prefix, |_| true) {
+            self.write(prefix, entry)?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, prefix: Prefix, entry: Option<Entry>) -> Result<(), KernelError> {
+        let expires_ns = match entry {
+            Some(entry) => entry.expires.nanos(),
+            // The wall between the families: what expired at the beginning of time.
+            None if prefix == ALL_IPV4 => 0,
+            None => return gone(self.map.remove(&lpm_key(prefix))).map_err(KernelError::map(map::ALLOW)),
+        };
+        self.map.insert(&lpm_key(prefix), Until { expires_ns }, 0).map_err(KernelError::map(map::ALLOW))
+    }
+}
+
+/// The clients that passed the tests, and their map.
+pub(super) struct PassList {
+    known: BTreeMap<IpKey, Expiry>,
+    expiries: BTreeSet<(Expiry, IpKey)>,
+    map: HashMap<MapData, IpKey, Until>,
+}
+
+impl PassList {
+    pub(super) fn new(map: HashMap<MapData, IpKey, Until>) -> Self {
+        Self { known: BTreeMap::new(), expiries: BTreeSet::new(), map }
+    }
+
+    /// Notes a pass; where the table is full, the one that expires soonest makes room: its client is screened again.
+    pub(super) fn insert(&mut self, client: IpKey, until: Expiry) -> Result<(), KernelError> {
+        if !self.known.contains_key(&client)
+            && self.known.len() >= PASS_ENTRIES
+            && let Some((_, soonest)) = self.expiries.first().copied()
+        {
+            self.remove(soonest)?;
+        }
+        self.map.insert(client, Until { expires_ns: until.nanos() }, 0).map_err(KernelError::map(map::PASS))?;
+        if let Some(before) = self.known.insert(client, until) {
+            self.expiries.remove(&(before, client));
+        }
+        self.expiries.insert((until, client));
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, client: IpKey) -> Result<bool, KernelError> {
+        let Some(until) = self.known.remove(&client) else { return Ok(false) };
+        self.expiries.remove(&(until, client));
+        gone(self.map.remove(&client)).map_err(KernelError::map(map::PASS))?;
+        Ok(true)
+    }
+
+    pub(super) fn sweep(&mut self, now: Expiry) -> Result<usize, KernelError> {
+        let expired: Vec<IpKey> =
+            self.expiries.iter().take_while(|(until, _)| *until <= now).map(|(_, client)| *client).collect();
+        for client in &expired {
+            self.remove(*client)?;
+        }
+        Ok(expired.len())
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (IpKey, Expiry)> + '_ {
+        self.known.iter().map(|(client, until)| (*client, *until))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+}
+
+/// An entry that denies nobody.
+const WALL: Deny = Deny { expires_ns: 0, list: 0, reserved: 0 };
+
+fn deny(entry: Entry) -> Deny {
+    Deny { expires_ns: entry.expires.nanos(), list: entry.list.0, reserved: 0 }
+}
+
+pub(super) fn lpm_key(prefix: Prefix) -> Key<IpKey> {
+    Key::new(u32::from(prefix.bits()), prefix.key())
+}
+
+/// A removal of what is not there is a removal.
+pub(super) fn gone(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

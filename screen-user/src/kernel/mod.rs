@@ -1,0 +1,537 @@
+//! Load, attach, pin, maps, events: the only place of `unsafe` in the user half.
+//!
+//! [`Kernel`] is all that the rest sees of it. What the programs do and in which order stands in `docs/kernel.md`.
+#![allow(unsafe_code, reason = "system calls that no crate wraps; each use states why it is sound")]
+
+mod batch;
+mod cgroup;
+mod clock;
+mod counts;
+mod deny;
+mod error;
+mod events;
+mod host;
+mod lists;
+mod messages;
+mod object;
+mod pins;
+mod plan;
+mod prefix;
+mod prefixes;
+mod proxies;
+mod relay;
+mod status;
+mod syscall;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    os::fd::{AsRawFd as _, BorrowedFd},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use aya::{
+    Ebpf,
+    maps::{Array, Map, MapData, MapError, RingBuf, SockMap},
+    programs::{TestRun as _, TestRunOptions, Xdp},
+};
+use ipnet::IpNet;
+use screen_common::{
+    abi::{
+        ALLOW_ENTRIES, CLASS_ROWS, CLIENT_ENTRIES, DENY_HOST_ENTRIES, DENY_NET_ENTRIES, LISTENER_IPV4, LISTENER_IPV6,
+        PASS_ENTRIES, PROXY_ENTRIES, STEER_NOBODY, Settings, map, program,
+    },
+    address::IpKey,
+};
+pub use screen_common::{
+    abi::{Client as ClientCounters, Refused as RefusedCounters, Total},
+    reason::Reason,
+};
+
+pub use self::{
+    clock::Expiry,
+    error::KernelError,
+    events::{KernelEvent, KernelEvents},
+    plan::Plan,
+    prefixes::ListId,
+    relay::RelayGuard,
+    status::{Interface, Mode, Status, Table},
+};
+use self::{
+    counts::Counts,
+    deny::DenyTable,
+    lists::{AllowList, DenyList, PassList},
+    messages::Messages,
+    pins::Pins,
+    prefix::{Prefix, key_of},
+    prefixes::Entry,
+    proxies::Proxies,
+    relay::Relays,
+};
+use crate::config::{KernelReply, Layout};
+
+/// A deny entry of one list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DenyEntry {
+    /// Until when.
+    pub expires: Expiry,
+    /// Which list says so.
+    pub list: ListId,
+}
+
+/// A family of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+/// The running kernel half. All methods may be called from many threads; each takes a short lock of its own table.
+///
+/// Dropping it detaches every program and removes every pin: the mail server has its port back.
+pub struct Kernel {
+    // Declared first, so that it is dropped first: programs are detached before their maps go.
+    pins: Pins,
+    programs: Mutex<Ebpf>,
+    config: Mutex<Array<MapData, Settings>>,
+    deny: Mutex<DenyList>,
+    allow: Mutex<AllowList>,
+    proxies: Mutex<Proxies>,
+    pass: Mutex<PassList>,
+    counts: Mutex<Counts>,
+    listeners: Mutex<SockMap<MapData>>,
+    relays: Relays,
+    ring: Mutex<Option<(RingBuf<MapData>, Option<Messages>)>>,
+    settings: Mutex<Settings>,
+    steers: AtomicBool,
+    interfaces: Vec<Interface>,
+    attached: Vec<&'static str>,
+    notes: Vec<String>,
+}
+
+impl fmt::Debug for Kernel {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Kernel")
+            .field("pins", &self.pins)
+            .field("interfaces", &self.interfaces)
+            .finish_non_exhaustive()
+    }
+}
+
+fn without_steering(settings: Settings) -> Settings {
+    Settings { steering: STEER_NOBODY, ..settings }
+}
+
+/// Which of the capabilities that the kernel half needs the calling thread lacks, as capabilities(7) names them.
+///
+/// # Errors
+///
+/// `/proc` can't be read.
+pub fn missing_capabilities() -> Result<Vec<&'static str>, KernelError> {
+    host::missing_capabilities()
+}
+
+impl Kernel {
+    /// Loads and attaches the programs in the calling thread's network namespace, in place of whatever a dead gate left under the
+    /// same pin path.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::exit_code`] tells kinds apart; after an error nothing is attached and nothing is pinned.
+    pub fn start(plan: &Plan) -> Result<Self, KernelError> {
+        host::require_kernel()?;
+        host::check_privileges()?;
+        let settings = plan.settings(host::netns_cookie()?)?;
+        let interfaces = host::interfaces(&plan.interfaces)?;
+        let namespace = host::network_namespace()?;
+        let cgroup = cgroup::root()?;
+        let mounted = host::require_bpf_fs(&plan.pin_path)?;
+        let pins = Pins::take(&plan.pin_path)?;
+        let mut ebpf = object::load(plan.debug)?;
+        // Only now, with everything loaded and checked: until here the programs of a dead gate have gone on with its work.
+        pins.clear()?;
+        for name in map::PINNED {
+            let map = ebpf.map(name).ok_or_else(|| no_map(name))?;
+            map.pin(pins.map(name)).map_err(|error| {
+                KernelError::system(format!("pin {}", pins.map(name).display()), std::io::Error::other(error))
+            })?;
+        }
+        let mut config: Array<MapData, Settings> = take(&mut ebpf, map::CONFIG)?;
+        let mut deny = DenyList {
+            table: DenyTable::default(),
+            rows: take(&mut ebpf, map::DENY_CLASS)?,
+            classes: take(&mut ebpf, map::CLASSES)?,
+            hosts: take(&mut ebpf, map::DENY_HOST)?,
+            nets: take(&mut ebpf, map::DENY_NET)?,
+        };
+        deny.raise_wall()?;
+        let allow = AllowList::new(take(&mut ebpf, map::ALLOW)?)?;
+        let mut proxies = Proxies::new(take(&mut ebpf, map::PROXIES)?)?;
+        proxies.replace(&plan.proxies)?;
+        let pass = PassList::new(take(&mut ebpf, map::PASS)?);
+        let mut counts = Counts {
+            clients: take(&mut ebpf, map::CLIENTS)?,
+            refused: take(&mut ebpf, map::REFUSED)?,
+            totals: take(&mut ebpf, map::TOTALS)?,
+        };
+        counts.open_totals()?;
+        let listeners = take(&mut ebpf, map::LISTENERS)?;
+        let relays = Relays::new(take(&mut ebpf, map::RELAY_CLIENTS)?);
+        let ring = take(&mut ebpf, map::EVENTS)?;
+        let messages = if plan.debug { Some(Messages::of(&mut ebpf)?) } else { None };
+        config.set(0, without_steering(settings), 0).map_err(KernelError::map(map::CONFIG))?;
+
+        object::attach_to_cgroup(&mut ebpf, &pins, &cgroup)?;
+        let mut attached =
+            vec![program::COUNT, program::PEERNAME4, program::PEERNAME6, program::SOCKNAME4, program::SOCKNAME6];
+        let interfaces = interfaces
+            .into_iter()
+            .map(|interface| object::attach_gate(&mut ebpf, &pins, interface, plan.xdp))
+            .collect::<Result<Vec<_>, _>>()?;
+        if plan.layout == Layout::InPlace {
+            object::attach_steer(&mut ebpf, &pins, &namespace)?;
+            attached.push(program::STEER);
+        }
+        Ok(Self {
+            pins,
+            programs: Mutex::new(ebpf),
+            config: Mutex::new(config),
+            deny: Mutex::new(deny),
+            allow: Mutex::new(allow),
+            proxies: Mutex::new(proxies),
+            pass: Mutex::new(pass),
+            counts: Mutex::new(counts),
+            listeners: Mutex::new(listeners),
+            relays,
+            ring: Mutex::new(Some((ring, messages))),
+            settings: Mutex::new(settings),
+            steers: AtomicBool::new(false),
+            notes: notes(plan, &interfaces).into_iter().chain(mounted).collect(),
+            interfaces,
+            attached,
+        })
+    }
+
+    /// Gives the port back: when this returns no packet is dropped any more and every new connection meets whoever listens on the
+    /// port. What shows the true clients of relayed connections stays until the end. To be called before the screener's listeners
+    /// are closed, or strangers are refused in between.
+    pub fn release_port(&self) {
+        self.pins.release(|link| link == program::STEER || link.starts_with(object::XDP_PREFIX));
+    }
+
+    /// Takes over the settings of `plan` that need no new programs: ports, limit, prefixes, proxies, dry run, what happens while no
+    /// screener listens. Interfaces, layout and pin path stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// A plan that can't be carried out, and nothing was changed; or a map that can't be written.
+    pub fn reconfigure(&self, plan: &Plan) -> Result<(), KernelError> {
+        let mut current = lock(&self.settings);
+        let settings = plan.settings(current.netns_cookie)?;
+        lock(&self.proxies).replace(&plan.proxies)?;
+        *current = settings;
+        self.write(settings)
+    }
+
+    /// From now on strangers meet the screener's listeners (layout in-place). Until then everybody meets the mail server: call it when
+    /// the lists are fed and the listeners registered, or clients are refused, or screened, who should not be.
+    ///
+    /// # Errors
+    ///
+    /// A map could not be written.
+    pub fn begin_steering(&self) -> Result<(), KernelError> {
+        self.steers.store(true, Ordering::Release);
+        self.write(*lock(&self.settings))
+    }
+
+    fn write(&self, settings: Settings) -> Result<(), KernelError> {
+        let settings = if self.steers.load(Ordering::Acquire) { settings } else { without_steering(settings) };
+        lock(&self.config).set(0, settings, 0).map_err(KernelError::map(map::CONFIG))
+    }
+
+    /// Strangers of `family` are given to this listening socket from now on, until it is closed. A dual-stack socket may be
+    /// registered for both.
+    ///
+    /// # Errors
+    ///
+    /// The kernel takes TCP sockets that listen, in the network namespace of the gate.
+    pub fn register_listener(&self, socket: BorrowedFd<'_>, family: Family) -> Result<(), KernelError> {
+        let index = match family {
+            Family::Ipv4 => LISTENER_IPV4,
+            Family::Ipv6 => LISTENER_IPV6,
+        };
+        lock(&self.listeners).set(index, &socket.as_raw_fd(), 0).map_err(KernelError::map(map::LISTENERS))
+    }
+
+    /// Denies `net`, in place of what the same list said of it. Every list speaks for itself; an address is denied while any entry
+    /// of any list that holds it has not expired, and no allow entry holds it.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Full`], and nothing was changed; or a map could not be written.
+    pub fn deny(&self, net: IpNet, entry: DenyEntry) -> Result<(), KernelError> {
+        let entry = Entry { list: entry.list, expires: entry.expires };
+        lock(&self.deny).change(|table, changes| table.insert(net.into(), entry, changes))
+    }
+
+    /// Takes back what `list` said of exactly `net`; returns whether it said anything.
+    ///
+    /// # Errors
+    ///
+    /// A map could not be written.
+    pub fn undeny(&self, net: IpNet, list: ListId) -> Result<bool, KernelError> {
+        lock(&self.deny).change(|table, changes| Ok(table.remove(net.into(), list, changes)))
+    }
+
+    /// Makes `nets` all that `list` denies. Only differences are written; where a prefix is named twice, the last one counts.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Full`], and nothing was changed; or a map could not be written.
+    pub fn replace_denied(
+        &self,
+        list: ListId,
+        nets: impl IntoIterator<Item = (IpNet, Expiry)>,
+    ) -> Result<(), KernelError> {
+        let wanted = by_prefix(nets);
+        lock(&self.deny).change(|table, changes| table.replace(list, &wanted, changes))
+    }
+
+    /// What `list` denies.
+    #[must_use]
+    pub fn denied(&self, list: ListId) -> Vec<(IpNet, Expiry)> {
+        lock(&self.deny).table.list(list).map(|(prefix, entry)| (prefix.into(), entry.expires)).collect()
+    }
+
+    /// Allows `net`: an allow entry beats any deny entry, and its clients go to the mail server unscreened.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Full`], and nothing was changed; or the map could not be written.
+    pub fn allow(&self, net: IpNet, list: ListId, until: Expiry) -> Result<(), KernelError> {
+        lock(&self.allow).insert(net.into(), Entry { list, expires: until })
+    }
+
+    /// Takes back what `list` said of exactly `net`; returns whether it said anything.
+    ///
+    /// # Errors
+    ///
+    /// The map could not be written.
+    pub fn disallow(&self, net: IpNet, list: ListId) -> Result<bool, KernelError> {
+        lock(&self.allow).remove(net.into(), list)
+    }
+
+    /// Makes `nets` all that `list` allows.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Full`], and nothing was changed; or the map could not be written.
+    pub fn replace_allowed(
+        &self,
+        list: ListId,
+        nets: impl IntoIterator<Item = (IpNet, Expiry)>,
+    ) -> Result<(), KernelError> {
+        lock(&self.allow).replace(list, &by_prefix(nets))
+    }
+
+    /// What `list` allows.
+    #[must_use]
+    pub fn allowed(&self, list: ListId) -> Vec<(IpNet, Expiry)> {
+        lock(&self.allow).list(list).map(|(prefix, entry)| (prefix.into(), entry.expires)).collect()
+    }
+
+    /// The client (prefix) of `address` passed the tests: until then it goes to the mail server unscreened, unless it is denied.
+    /// Where the table is full, the pass that expires soonest makes room.
+    ///
+    /// # Errors
+    ///
+    /// The map could not be written.
+    pub fn pass(&self, address: IpAddr, until: Expiry) -> Result<(), KernelError> {
+        lock(&self.pass).insert(self.client_key(address), until)
+    }
+
+    /// Takes back the pass of the client of `address`; returns whether it had one.
+    ///
+    /// # Errors
+    ///
+    /// The map could not be written.
+    pub fn unpass(&self, address: IpAddr) -> Result<bool, KernelError> {
+        lock(&self.pass).remove(self.client_key(address))
+    }
+
+    /// The clients that have a pass, by the first address of their prefix.
+    #[must_use]
+    pub fn passed(&self) -> Vec<(IpAddr, Expiry)> {
+        lock(&self.pass).iter().map(|(client, until)| (prefix::address_of(&client), until)).collect()
+    }
+
+    /// A connection from `relay`, an address and port that the caller has bound, is about to be made for `client`, who meant
+    /// `server`: it is steered to the mail server, is not counted, and its other end sees `client`. Call it before connecting, and
+    /// drop the guard after closing.
+    ///
+    /// # Errors
+    ///
+    /// The map could not be written, or is full (65,536 connections).
+    pub fn relay_begin(
+        &self,
+        relay: SocketAddr,
+        client: SocketAddr,
+        server: SocketAddr,
+    ) -> Result<RelayGuard, KernelError> {
+        self.relays.begin(relay, client, server)
+    }
+
+    /// The counters of the client (prefix) of `address`, if the kernel knows it.
+    ///
+    /// # Errors
+    ///
+    /// The map could not be read.
+    pub fn counters(&self, address: IpAddr) -> Result<Option<ClientCounters>, KernelError> {
+        let client = self.client_key(address);
+        lock(&self.counts).client(&client)
+    }
+
+    /// How often `address` was turned away, if the kernel remembers.
+    ///
+    /// # Errors
+    ///
+    /// The map could not be read.
+    pub fn refused(&self, address: IpAddr) -> Result<Option<RefusedCounters>, KernelError> {
+        lock(&self.counts).refused(&key_of(address))
+    }
+
+    /// The counters of every reason, over all processors.
+    ///
+    /// # Errors
+    ///
+    /// The map could not be read.
+    pub fn totals(&self) -> Result<Vec<(Reason, Total)>, KernelError> {
+        let counts = lock(&self.counts);
+        Reason::ALL.into_iter().map(|reason| Ok((reason, counts.total(reason)?))).collect()
+    }
+
+    /// Every client that the kernel knows, by the first address of its prefix.
+    #[must_use]
+    pub fn clients(&self) -> Vec<(IpAddr, ClientCounters)> {
+        lock(&self.counts).clients()
+    }
+
+    /// Removes what has expired from the lists, and clients that are long gone. To be called about every minute; nothing that has
+    /// expired has any effect until then either. Returns how many entries went.
+    ///
+    /// # Errors
+    ///
+    /// A map could not be read or written.
+    pub fn sweep(&self) -> Result<usize, KernelError> {
+        let now = Expiry::from_nanos(clock::now_ns());
+        let denied = lock(&self.deny).change(|table, changes| Ok(table.sweep(now, changes)))?;
+        let allowed = lock(&self.allow).sweep(now)?;
+        let passed = lock(&self.pass).sweep(now)?;
+        let clients = lock(&self.counts).sweep()?;
+        Ok(denied + allowed + passed + clients)
+    }
+
+    /// The events, for the one who logs them; `None` if somebody has them already. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// The runtime can't watch the ring.
+    pub fn events(&self) -> Result<Option<KernelEvents>, KernelError> {
+        lock(&self.ring).take().map(|(ring, messages)| KernelEvents::new(ring, messages)).transpose()
+    }
+
+    /// What the kernel half does at the moment.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let (denied, hosts, nets) = {
+            let deny = lock(&self.deny);
+            let (hosts, nets) = deny.table.fill();
+            (deny.table.len(), hosts, nets)
+        };
+        let clients = lock(&self.counts).clients.keys().count();
+        let (proxies, everybody) = {
+            let proxies = lock(&self.proxies);
+            (proxies.len(), proxies.note())
+        };
+        let table = |name, entries, capacity| Table { name, entries, capacity };
+        Status {
+            interfaces: self.interfaces.clone(),
+            programs: self.attached.clone(),
+            tables: vec![
+                // Prefixes that are classes take no room of their own: the array always holds every /24.
+                table(map::DENY_CLASS, denied.saturating_sub(hosts + nets), CLASS_ROWS * 256),
+                table(map::DENY_HOST, hosts, DENY_HOST_ENTRIES),
+                table(map::DENY_NET, nets, DENY_NET_ENTRIES),
+                table(map::ALLOW, lock(&self.allow).len(), ALLOW_ENTRIES),
+                table(map::PROXIES, proxies, PROXY_ENTRIES),
+                table(map::PASS, lock(&self.pass).len(), PASS_ENTRIES),
+                table(map::CLIENTS, clients, CLIENT_ENTRIES),
+            ],
+            notes: self.notes.iter().cloned().chain(everybody).collect(),
+        }
+    }
+
+    /// Runs the gate on one Ethernet frame, as if it had come in: counters count and events are sent. Returns whether it passes.
+    ///
+    /// # Errors
+    ///
+    /// The kernel takes frames of 14 bytes and more.
+    pub fn try_frame(&self, frame: &[u8]) -> Result<bool, KernelError> {
+        let programs = lock(&self.programs);
+        let gate = programs.program(program::GATE).ok_or_else(|| no_map(program::GATE))?;
+        let gate: &Xdp = gate.try_into().map_err(KernelError::program(program::GATE))?;
+        let mut out = vec![0; frame.len()];
+        let options =
+            TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), repeat: 1, ..TestRunOptions::default() };
+        let result = gate.test_run(options).map_err(KernelError::program(program::GATE))?;
+        Ok(result.return_value == XDP_PASS)
+    }
+
+    fn client_key(&self, address: IpAddr) -> IpKey {
+        lock(&self.settings).client(&key_of(address))
+    }
+}
+
+/// `XDP_PASS` of the kernel's `bpf.h`.
+const XDP_PASS: u32 = 2;
+
+/// What differs from what was asked for.
+fn notes(plan: &Plan, interfaces: &[Interface]) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (key, reply) in [("kernel.deny_reply", plan.deny_reply), ("kernel.limit_reply", plan.limit_reply)] {
+        if reply == KernelReply::Reject {
+            notes.push(format!("{key} is \"reject\"; the kernel drops without a reply"));
+        }
+    }
+    for interface in interfaces.iter().filter(|interface| interface.mode.is_none()) {
+        notes.push(format!("{}: XDP is not attached; the screener decides there", interface.name));
+    }
+    if interfaces.is_empty() {
+        notes.push("no interface has a global address; XDP is attached nowhere, the screener decides".to_owned());
+    }
+    notes
+}
+
+fn by_prefix(nets: impl IntoIterator<Item = (IpNet, Expiry)>) -> BTreeMap<Prefix, Expiry> {
+    nets.into_iter().map(|(net, expires)| (net.into(), expires)).collect()
+}
+
+/// A table whose holder panicked is whole: every change is made of single map operations.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, KernelError> {
+    ebpf.take_map(name).ok_or_else(|| no_map(name)).and_then(|map| T::try_from(map).map_err(KernelError::map(name)))
+}
+
+fn no_map(name: &'static str) -> KernelError {
+    KernelError::Plan(format!("the object has no {name}"))
+}

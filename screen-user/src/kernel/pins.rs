@@ -1,0 +1,123 @@
+//! The directory that maps and links are pinned in, and whose it is.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use aya::programs::links::{FdLink, PinnedLink};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
+
+use super::{KernelError, syscall};
+
+/// A pin directory that this gate holds. Dropping it removes every pin and detaches every program.
+#[derive(Debug)]
+pub(super) struct Pins {
+    path: PathBuf,
+    /// Held as long as this gate lives; the kernel lets go of it when the process ends, however it ends.
+    _lock: Flock<File>,
+    links: Mutex<Vec<(String, PinnedLink)>>,
+}
+
+impl Pins {
+    /// Takes the directory at `path` (on a BPF file system), which is made if it is not there. What a dead gate left in it stays for now.
+    pub(super) fn take(path: &Path) -> Result<Self, KernelError> {
+        loop {
+            fs::create_dir_all(path).map_err(|error| KernelError::system(format!("make {}", path.display()), error))?;
+            let directory = match File::open(path) {
+                // Another gate that stops may remove the directory at any of these steps.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened.map_err(|error| KernelError::system(format!("open {}", path.display()), error))?,
+            };
+            let lock = match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => lock,
+                Err((_, Errno::EWOULDBLOCK)) => return Err(KernelError::InUse { path: path.to_owned() }),
+                Err((_, error)) => return Err(KernelError::system(format!("lock {}", path.display()), error.into())),
+            };
+            if same_file(&lock, path) {
+                return Ok(Self { path: path.to_owned(), _lock: lock, links: Mutex::default() });
+            }
+        }
+    }
+
+    /// Removes what a dead gate left, which detaches its programs, and makes the directories anew. Its maps may have another
+    /// layout, so none is used again.
+    pub(super) fn clear(&self) -> Result<(), KernelError> {
+        self.remove();
+        for directory in ["maps", "links"] {
+            let path = self.path.join(directory);
+            fs::create_dir_all(&path)
+                .map_err(|error| KernelError::system(format!("make {}", path.display()), error))?;
+        }
+        Ok(())
+    }
+
+    /// Where the map `name` is pinned.
+    pub(super) fn map(&self, name: &str) -> PathBuf {
+        self.path.join("maps").join(name)
+    }
+
+    /// Pins `link` as `name` and keeps it.
+    pub(super) fn keep(&self, link: FdLink, name: &str) -> Result<(), KernelError> {
+        let path = self.path.join("links").join(name);
+        let pinned = link
+            .pin(&path)
+            .map_err(|error| KernelError::system(format!("pin {}", path.display()), io::Error::other(error)))?;
+        self.links().push((name.to_owned(), pinned));
+        Ok(())
+    }
+
+    /// Detaches the links whose names satisfy `which`, and removes their pins.
+    pub(super) fn release(&self, which: impl Fn(&str) -> bool) {
+        // Removing a pin detaches the program only some time later, and whoever attaches next may find the place taken. A dead
+        // gate's links stand in the directory alone.
+        for entry in fs::read_dir(self.path.join("links")).into_iter().flatten().flatten() {
+            if !entry.file_name().to_str().is_some_and(&which) {
+                continue;
+            }
+            if let Err(error) = syscall::detach(&entry.path()).and_then(|()| fs::remove_file(entry.path())) {
+                tracing::warn!("cannot remove {}: {error}", entry.path().display());
+            }
+        }
+        self.links().retain(|(name, _)| !which(name));
+    }
+
+    fn links(&self) -> MutexGuard<'_, Vec<(String, PinnedLink)>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remove(&self) {
+        // Links first: a program without its maps' pins still decides, one without its link does not.
+        self.release(|_| true);
+        for entry in fs::read_dir(self.path.join("maps")).into_iter().flatten().flatten() {
+            if let Err(error) = fs::remove_file(entry.path()) {
+                tracing::warn!("cannot remove {}: {error}", entry.path().display());
+            }
+        }
+        for directory in ["links", "maps"] {
+            // Not there, or somebody else put something in it: neither is ours to mend.
+            let _: io::Result<()> = fs::remove_dir(self.path.join(directory));
+        }
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        self.remove();
+        let _: io::Result<()> = fs::remove_dir(&self.path);
+    }
+}
+
+/// Whether `path` still leads to the open directory.
+fn same_file(directory: &File, path: &Path) -> bool {
+    match (directory.metadata(), fs::metadata(path)) {
+        (Ok(open), Ok(there)) => (open.dev(), open.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
+}

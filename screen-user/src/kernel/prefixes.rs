@@ -1,0 +1,225 @@
+//! A set of prefixes, each denied or allowed by lists until a time, and what a longest-prefix map must hold to say the same.
+//!
+//! A longest-prefix map answers with one entry only. If that entry expires before a shorter one that holds it, the map would
+//! forget the shorter one. So every entry is written with the latest expiry of all that hold it: then one answer is enough.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{clock::Expiry, prefix::Prefix};
+
+/// Who keeps a list; the number that maps and events show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListId(pub u32);
+
+impl ListId {
+    /// `access.list` of the configuration.
+    pub const ACCESS: Self = Self(1);
+    /// Entries made by the operator at run time.
+    pub const OPERATOR: Self = Self(2);
+    /// Clients that failed a test whose action is `drop`.
+    pub const FAILURE: Self = Self(3);
+    /// The first number for imported lists.
+    pub const IMPORTED: Self = Self(16);
+}
+
+/// What a list says of a prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) list: ListId,
+    pub(super) expires: Expiry,
+}
+
+impl Entry {
+    /// Which of two entries speaks for an address that both hold: the later expiry, then the lower list.
+    fn stronger(self, other: Self) -> Self {
+        if (other.expires, std::cmp::Reverse(other.list)) > (self.expires, std::cmp::Reverse(self.list)) {
+            other
+        } else {
+            self
+        }
+    }
+}
+
+/// The set.
+#[derive(Debug, Default)]
+pub(super) struct PrefixSet {
+    /// At most one entry of each list for a prefix, never none.
+    entries: BTreeMap<Prefix, Vec<Entry>>,
+    expiries: BTreeSet<(Expiry, Prefix, ListId)>,
+    /// How many prefixes there are of each length: most lengths have none and need not be tried.
+    lengths: BTreeMap<u8, usize>,
+}
+
+impl PrefixSet {
+    /// Sets what `list` says of `prefix`.
+    pub(super) fn set(&mut self, prefix: Prefix, entry: Entry) {
+        self.unset(prefix, entry.list);
+        let entries = self.entries.entry(prefix).or_default();
+        if entries.is_empty() {
+            *self.lengths.entry(prefix.bits()).or_default() += 1;
+        }
+        entries.push(entry);
+        if entry.expires != Expiry::NEVER {
+            self.expiries.insert((entry.expires, prefix, entry.list));
+        }
+    }
+
+    /// Takes back what `list` says of `prefix`; returns whether it said anything.
+    pub(super) fn unset(&mut self, prefix: Prefix, list: ListId) -> bool {
+        let Some(entries) = self.entries.get_mut(&prefix) else { return false };
+        let Some(index) = entries.iter().position(|entry| entry.list == list) else { return false };
+        let entry = entries.swap_remove(index);
+        self.expiries.remove(&(entry.expires, prefix, list));
+        if entries.is_empty() {
+            self.entries.remove(&prefix);
+            if let Some(count) = self.lengths.get_mut(&prefix.bits()) {
+                *count -= 1;
+                if *count == 0 {
+                    self.lengths.remove(&prefix.bits());
+                }
+            }
+        }
+        true
+    }
+
+    /// The strongest that is said of exactly this prefix.
+    pub(super) fn own(&self, prefix: Prefix) -> Option<Entry> {
+        self.entries.get(&prefix)?.iter().copied().reduce(Entry::stronger)
+    }
+
+    /// What `list` says of exactly this prefix.
+    pub(super) fn of_list(&self, prefix: Prefix, list: ListId) -> Option<Entry> {
+        self.entries.get(&prefix)?.iter().find(|entry| entry.list == list).copied()
+    }
+
+    /// How many lists speak of exactly this prefix.
+    pub(super) fn voices(&self, prefix: Prefix) -> usize {
+        self.entries.get(&prefix).map_or(0, Vec::len)
+    }
+
+    /// The prefixes of the set that hold `prefix`, itself included, the shortest first.
+    pub(super) fn around(&self, prefix: Prefix) -> impl Iterator<Item = (Prefix, Entry)> + '_ {
+        self.lengths.range(prefix.shortest()..=prefix.bits()).filter_map(move |(bits, _)| {
+            let outer = Prefix::new(prefix.key(), *bits);
+            self.own(outer).filter(|_| outer.holds(prefix)).map(|entry| (outer, entry))
+        })
+    }
+
+    /// The strongest that is said of `prefix` as a whole, by itself or by what holds it.
+    pub(super) fn effective(&self, prefix: Prefix) -> Option<Entry> {
+        self.around(prefix).map(|(_, entry)| entry).reduce(Entry::stronger)
+    }
+
+    /// The prefixes of the set that `prefix` holds, itself included; what holds others comes before them.
+    pub(super) fn within(&self, prefix: Prefix) -> impl Iterator<Item = Prefix> + '_ {
+        let last = Prefix::new(prefix.last(), 128);
+        self.entries.range(prefix..=last).map(|(inner, _)| *inner).filter(move |inner| prefix.holds(*inner))
+    }
+
+    /// All that `list` says.
+    pub(super) fn list(&self, list: ListId) -> impl Iterator<Item = (Prefix, Entry)> + '_ {
+        self.entries.iter().filter_map(move |(prefix, entries)| {
+            entries.iter().find(|entry| entry.list == list).map(|entry| (*prefix, *entry))
+        })
+    }
+
+    /// What has expired by `now`.
+    pub(super) fn expired(&self, now: Expiry) -> Vec<(Prefix, ListId)> {
+        self.expiries
+            .iter()
+            .take_while(|(expires, ..)| *expires <= now)
+            .map(|(_, prefix, list)| (*prefix, *list))
+            .collect()
+    }
+
+    /// How many prefixes.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+/// What stands in a longest-prefix map, kept so that only differences are written.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    entries: BTreeMap<Prefix, Entry>,
+}
+
+impl Written {
+    /// After `changed` changed in `set`: what to write (`None`: remove). `belongs` tells which prefixes this map holds.
+    pub(super) fn refresh(
+        &mut self,
+        set: &PrefixSet,
+        changed: Prefix,
+        belongs: impl Fn(Prefix) -> bool,
+    ) -> Vec<(Prefix, Option<Entry>)> {
+        let mut differences = Vec::new();
+        let mut inspect = |prefix: Prefix| {
+            let wanted = if belongs(prefix) { set.effective(prefix) } else { None };
+            if wanted == self.entries.get(&prefix).copied() {
+                return;
+            }
+            match wanted {
+                Some(entry) => self.entries.insert(prefix, entry),
+                None => self.entries.remove(&prefix),
+            };
+            differences.push((prefix, wanted));
+        };
+        if set.voices(changed) == 0 {
+            inspect(changed);
+        }
+        for prefix in set.within(changed) {
+            inspect(prefix);
+        }
+        differences
+    }
+
+    /// How many entries stand in the map.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ipnet::IpNet;
+
+    use super::*;
+
+    fn prefix(text: &str) -> Prefix {
+        Prefix::from(text.parse::<IpNet>().unwrap())
+    }
+
+    fn entry(list: u32, expires: u64) -> Entry {
+        Entry { list: ListId(list), expires: Expiry::from_nanos(expires) }
+    }
+
+    #[test]
+    fn a_shorter_prefix_that_lasts_longer_speaks_for_the_longer_one() {
+        let mut set = PrefixSet::default();
+        let mut written = Written::default();
+        set.set(prefix("192.0.2.0/24"), entry(1, 10));
+        set.set(prefix("192.0.2.0/28"), entry(2, 5));
+        assert_eq!(
+            written.refresh(&set, prefix("192.0.2.0/28"), |_| true),
+            [(prefix("192.0.2.0/28"), Some(entry(1, 10)))]
+        );
+        set.unset(prefix("192.0.2.0/24"), ListId(1));
+        assert_eq!(
+            written.refresh(&set, prefix("192.0.2.0/24"), |_| true),
+            [(prefix("192.0.2.0/28"), Some(entry(2, 5)))]
+        );
+    }
+
+    #[test]
+    fn lists_speak_for_themselves() {
+        let mut set = PrefixSet::default();
+        set.set(prefix("192.0.2.7/32"), entry(2, 10));
+        set.set(prefix("192.0.2.7/32"), entry(3, 20));
+        assert_eq!(set.own(prefix("192.0.2.7/32")), Some(entry(3, 20)));
+        assert!(set.unset(prefix("192.0.2.7/32"), ListId(3)));
+        assert!(!set.unset(prefix("192.0.2.7/32"), ListId(3)));
+        assert_eq!(set.own(prefix("192.0.2.7/32")), Some(entry(2, 10)));
+        assert_eq!(set.expired(Expiry::from_nanos(10)), [(prefix("192.0.2.7/32"), ListId(2))]);
+        assert_eq!(set.expired(Expiry::from_nanos(9)), []);
+    }
+}

@@ -1,0 +1,93 @@
+//! The commands of bpf(2) that aya has no call for.
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+use aya::Pod;
+
+const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
+const BPF_MAP_DELETE_BATCH: libc::c_long = 27;
+const BPF_LINK_DETACH: libc::c_long = 34;
+
+/// The attributes of `BPF_OBJ_GET`.
+#[repr(C)]
+struct ObjectGet {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// The attributes of `BPF_LINK_DETACH`.
+#[repr(C)]
+struct LinkDetach {
+    link_fd: u32,
+}
+
+/// The attributes of the batch commands.
+#[repr(C)]
+struct Batch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// Writes an entry for each key, the values in the same order; returns how many were written: fewer where one can't be, none where
+/// the kernel has no such command for this kind of map.
+pub(super) fn update_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> usize {
+    debug_assert_eq!(keys.len(), values.len(), "a value for each key");
+    batch(BPF_MAP_UPDATE_BATCH, map, keys, values.get(..keys.len()).map_or(0, |values| values.as_ptr() as u64))
+}
+
+/// Removes the entries of these keys; returns how many were removed: fewer where one is not there, none where the kernel has no
+/// such command for this kind of map.
+pub(super) fn delete_batch<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> usize {
+    batch(BPF_MAP_DELETE_BATCH, map, keys, 0)
+}
+
+fn batch<K: Pod>(command: libc::c_long, map: BorrowedFd<'_>, keys: &[K], values: u64) -> usize {
+    let (Ok(count), Ok(map_fd)) = (u32::try_from(keys.len()), u32::try_from(map.as_raw_fd())) else { return 0 };
+    let mut attributes =
+        Batch { in_batch: 0, out_batch: 0, keys: keys.as_ptr() as u64, values, count, map_fd, elem_flags: 0, flags: 0 };
+    match bpf(command, &mut attributes) {
+        Ok(_) => keys.len(),
+        // An error that comes before the first entry leaves the count as it was.
+        Err(_) if attributes.count >= count => 0,
+        Err(_) => attributes.count as usize,
+    }
+}
+
+/// Detaches the link that is pinned at `path`, whoever made it; when this returns, its program runs no more.
+pub(super) fn detach(path: &Path) -> io::Result<()> {
+    let pathname = CString::new(path.as_os_str().as_bytes())?;
+    let mut get = ObjectGet { pathname: pathname.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+    let fd = bpf(BPF_OBJ_GET, &mut get)?;
+    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: a descriptor that the kernel made just now for nobody else.
+    let link = unsafe { OwnedFd::from_raw_fd(fd) };
+    let link_fd = u32::try_from(link.as_raw_fd()).map_err(io::Error::other)?;
+    match bpf(BPF_LINK_DETACH, &mut LinkDetach { link_fd }) {
+        // The interface that it was attached to is gone already.
+        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(()),
+        other => other.map(|_| ()),
+    }
+}
+
+fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_long> {
+    // SAFETY: the command reads and writes the attributes, which are as long as stated, and reads what they point to, which the
+    // caller keeps: a path, or as many keys and values as they count.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}

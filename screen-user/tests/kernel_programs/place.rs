@@ -1,0 +1,142 @@
+//! Where a test runs: namespaces and pin paths of its own, gone afterwards whatever happens.
+
+use std::{
+    env,
+    fs::File,
+    path::PathBuf,
+    process::{self, Command},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+};
+
+use nix::sched::{CloneFlags, setns, unshare};
+use screen_user::{
+    config::{ClientPrefix, KernelReply, Layout, ScreenerDown, Steer, XdpMode},
+    kernel::{Plan, missing_capabilities},
+};
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+fn number() -> u32 {
+    NUMBER.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Whether the test can run. Says what is missing if it can't; in CI that is a failure.
+pub(crate) fn privileged() -> bool {
+    let missing = missing_capabilities().unwrap();
+    let root = nix::unistd::geteuid().is_root();
+    if missing.is_empty() && root {
+        return true;
+    }
+    let what = if root { missing.join(", ") } else { "root".to_owned() };
+    assert!(env::var_os("CI").is_none(), "{what} is missing, and in CI no test is skipped");
+    println!("skipped: {what} is missing");
+    false
+}
+
+/// A plan with a pin path of its own.
+pub(crate) fn plan() -> Plan {
+    Plan {
+        ports: vec![25],
+        interfaces: Vec::new(),
+        xdp: XdpMode::Generic,
+        layout: Layout::InPlace,
+        steer: Steer::Auto,
+        on_screener_down: ScreenerDown::Refuse,
+        limit: 50,
+        client_prefix: ClientPrefix { ipv4: 32, ipv6: 64 },
+        proxies: Vec::new(),
+        deny_reply: KernelReply::Drop,
+        limit_reply: KernelReply::Drop,
+        dry_run: false,
+        pin_path: PathBuf::from(format!("/sys/fs/bpf/mxs-test-{}-{}", process::id(), number())),
+        event_rate: Plan::EVENT_RATE,
+        debug: false,
+    }
+}
+
+/// Runs `test` in a network namespace of its own, which ends with it.
+pub(crate) fn alone(test: impl FnOnce() + Send) {
+    if !privileged() {
+        return;
+    }
+    thread::scope(|scope| {
+        let run = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            test();
+        });
+        if let Err(panic) = run.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+/// A host and its neighbour: two namespaces with a pair of interfaces between them.
+pub(crate) struct Pair {
+    names: [String; 2],
+}
+
+pub(crate) const HOST: usize = 0;
+pub(crate) const NEIGHBOUR: usize = 1;
+
+impl Pair {
+    /// The host has 192.0.2.1 and 2001:db8::1 on `mail0`, its neighbour .2 to .5 and ::2 to ::5.
+    pub(crate) fn new() -> Self {
+        let stem = format!("mxs-{}-{}", process::id(), number());
+        let pair = Self { names: [format!("{stem}-h"), format!("{stem}-n")] };
+        for name in &pair.names {
+            run("ip", &["netns", "add", name]);
+        }
+        let [host, neighbour] = &pair.names;
+        run("ip", &["-n", host, "link", "add", "mail0", "type", "veth", "peer", "name", "net0", "netns", neighbour]);
+        let addresses = |namespace: &str, interface: &str, last: &[u8]| {
+            for last in last {
+                run("ip", &["-n", namespace, "addr", "add", &format!("192.0.2.{last}/24"), "dev", interface]);
+                let ipv6 = format!("2001:db8::{last}/64");
+                run("ip", &["-n", namespace, "addr", "add", &ipv6, "dev", interface, "nodad"]);
+            }
+            run("ip", &["-n", namespace, "link", "set", "lo", "up"]);
+            run("ip", &["-n", namespace, "link", "set", interface, "up"]);
+        };
+        addresses(host, "mail0", &[1]);
+        addresses(neighbour, "net0", &[2, 3, 4, 5]);
+        pair
+    }
+
+    /// The name of one of the namespaces.
+    pub(crate) fn name(&self, side: usize) -> &str {
+        &self.names[side]
+    }
+
+    /// Runs a command in one of the namespaces.
+    pub(crate) fn run_in(&self, side: usize, command: &[&str]) {
+        run("ip", &[&["netns", "exec", &self.names[side]], command].concat());
+    }
+
+    /// Runs `what` in one of the namespaces and returns what it returns; sockets keep belonging where they were made.
+    pub(crate) fn within<T: Send>(&self, side: usize, what: impl FnOnce() -> T + Send) -> T {
+        let namespace = File::open(format!("/run/netns/{}", self.names[side])).unwrap();
+        thread::scope(|scope| {
+            let run = scope.spawn(|| {
+                setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+                what()
+            });
+            run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        for name in &self.names {
+            let _ = Command::new("ip").args(["netns", "del", name]).status();
+        }
+    }
+}
+
+/// Runs a command that must succeed; returns what it prints.
+pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
