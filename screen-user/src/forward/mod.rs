@@ -1,0 +1,6 @@
+//! The ways to hand a client to the mail server.
+
+pub mod backend;
+pub mod header;
+pub mod probe;
+pub mod relay;

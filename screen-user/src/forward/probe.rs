@@ -1,0 +1,80 @@
+//! Whether the mail servers are there, asked once at start: the gate runs without them, and says so.
+
+use std::{collections::BTreeSet, fs, time::Duration};
+
+use tokio::{net::TcpStream, time::timeout};
+
+use crate::config::{Backend, Config};
+
+const PROBE_LIMIT: Duration = Duration::from_secs(2);
+/// `TCP_LISTEN` as /proc/net/tcp prints it.
+const LISTEN: &str = "0A";
+
+/// One sentence for each mail server that does not listen.
+pub async fn unreachable(config: &Config) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for backend in &config.forward.to {
+        match backend {
+            Backend::Local => {
+                let listening = listening_ports();
+                for port in config.ports.iter().filter(|port| !listening.contains(port)) {
+                    complaints.push(format!(
+                        "no mail server listens on port {port} yet; clients that pass are told to come back until one does"
+                    ));
+                }
+            }
+            // This host's own servers would log a visitor that says nothing.
+            Backend::At(address) if address.ip().is_loopback() => {
+                if !listening_ports().contains(&address.port()) {
+                    complaints.push(format!(
+                        "no mail server listens on {address} yet; clients that pass are told to come back until one does"
+                    ));
+                }
+            }
+            Backend::At(address) => {
+                if !matches!(timeout(PROBE_LIMIT, TcpStream::connect(address)).await, Ok(Ok(_))) {
+                    complaints.push(format!(
+                        "the mail server at {address} can't be reached; clients that pass are told to come back until it can"
+                    ));
+                }
+            }
+        }
+    }
+    complaints
+}
+
+/// The TCP ports that somebody listens on in this network namespace.
+///
+/// Read from the kernel's table and not tried by a connect, which the mail server would log as a visitor.
+fn listening_ports() -> BTreeSet<u16> {
+    ["/proc/net/tcp", "/proc/net/tcp6"]
+        .iter()
+        .filter_map(|path| fs::read_to_string(path).ok())
+        .flat_map(|table| table.lines().skip(1).filter_map(listening_port).collect::<Vec<_>>())
+        .collect()
+}
+
+/// The port of one line of /proc/net/tcp, if its socket listens.
+fn listening_port(line: &str) -> Option<u16> {
+    let mut fields = line.split_whitespace();
+    let local = fields.nth(1)?;
+    let state = fields.nth(1)?;
+    let (_, port) = local.rsplit_once(':')?;
+    (state == LISTEN).then(|| u16::from_str_radix(port, 16).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listening_sockets_are_found_and_others_are_not() {
+        let listening = "   0: 0100007F:0019 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0";
+        let connected = "   1: 0100007F:0019 0100007F:9C40 01 00000000:00000000 00:00000000 00000000     0        0 2 1 0 20 4 30 10 -1";
+        assert_eq!(listening_port(listening), Some(25));
+        assert_eq!(listening_port(connected), None);
+        assert_eq!(listening_port("nonsense"), None);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(listening_ports().contains(&listener.local_addr().unwrap().port()));
+    }
+}

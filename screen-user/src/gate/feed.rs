@@ -1,0 +1,164 @@
+//! Keeps the kernel's tables saying what user space would say.
+//!
+//! The kernel keeps what each list says apart, so that taking one list's entry away never takes another's. Two lists are fed from
+//! here: the access list, and the run-time entries by their origin. Its table of passes follows the records.
+
+use std::sync::{MutexGuard, PoisonError};
+
+use ipnet::IpNet;
+
+use super::{Gate, from_now, unix_now};
+use crate::{
+    access::runtime::{Entry, Kind, Origin},
+    config::Steer,
+    kernel::{DenyEntry, Expiry, KernelError, ListId, Plan},
+    screen::{
+        policy::Action,
+        record::{Client, Record},
+    },
+};
+
+/// How a list is called in `explain` and in the map `refused`.
+pub(super) fn list_name(list: ListId) -> &'static str {
+    match list {
+        ListId::ACCESS => "access list",
+        ListId::OPERATOR => "operator",
+        ListId::FAILURE => "failed test",
+        _ => "unknown list",
+    }
+}
+
+/// The kernel's list for a run-time entry.
+fn list_of(entry: &Entry) -> ListId {
+    match entry.origin {
+        Origin::Operator => ListId::OPERATOR,
+        Origin::Failure => ListId::FAILURE,
+    }
+}
+
+/// What the access list says, without its order.
+#[derive(Debug, Default)]
+pub(super) struct Fed {
+    /// Networks that it permits.
+    pub(super) permits: Vec<IpNet>,
+    /// Networks that it rejects, where that means to turn them away unheard.
+    pub(super) rejects: Vec<IpNet>,
+}
+
+impl Gate {
+    pub(super) fn fed(&self) -> MutexGuard<'_, Fed> {
+        self.fed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the kernel everything: after a start, and after a reload.
+    pub(super) fn feed_everything(&self) {
+        self.feed_settings();
+        self.feed_access_list();
+        let entries: Vec<Entry> = self.lists.read().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+        for entry in entries {
+            self.feed_entry(&entry);
+        }
+        let records = self.screen().records();
+        for (client, record) in records {
+            self.feed_record(client, &record);
+        }
+    }
+
+    /// Brings what the kernel decides by to the configuration: above all who is a proxy and so no client, before a list may say
+    /// anything of its address.
+    fn feed_settings(&self) {
+        if let Some(kernel) = &self.kernel
+            && let Err(error) = kernel.reconfigure(&Plan::from_config(&self.config.load()))
+        {
+            self.log.warn(format!("the kernel part keeps its former settings: {}", chain(&error)));
+        }
+    }
+
+    /// Brings the kernel's tables to what the access list says now.
+    fn feed_access_list(&self) {
+        let config = self.config.load();
+        let compiled = config.access.compile();
+        if !compiled.exact {
+            self.notice(
+                "the access list is too long for the kernel's tables: the screener decides what is left of it".into(),
+            );
+        }
+        let rejects = match config.policy.denylist_action {
+            Action::Drop => compiled.rejects.into_iter().map(|(net, _)| net).collect(),
+            // These clients are to be heard, so they must get in.
+            Action::Ignore | Action::Enforce => Vec::new(),
+        };
+        let fed = Fed { permits: compiled.permits, rejects };
+        if let Some(kernel) = &self.kernel {
+            let for_ever = |nets: &[IpNet]| nets.iter().map(|&net| (net, Expiry::NEVER)).collect::<Vec<_>>();
+            self.fed_or_said("the access list", kernel.replace_allowed(ListId::ACCESS, for_ever(&fed.permits)));
+            self.fed_or_said("the access list", kernel.replace_denied(ListId::ACCESS, for_ever(&fed.rejects)));
+        }
+        *self.fed() = fed;
+    }
+
+    /// Tells the kernel a run-time entry.
+    pub(super) fn feed_entry(&self, entry: &Entry) {
+        let Some(kernel) = &self.kernel else { return };
+        let expires = Expiry::after_or_never(entry.until.map(from_now));
+        let done = match entry.kind {
+            Kind::Allow => kernel.allow(entry.net, list_of(entry), expires),
+            // It may have replaced an entry of the other origin, which stands in the other list.
+            Kind::Deny => kernel
+                .undeny(entry.net, if entry.origin == Origin::Operator { ListId::FAILURE } else { ListId::OPERATOR })
+                .and_then(|_| kernel.deny(entry.net, DenyEntry { expires, list: list_of(entry) })),
+        };
+        self.fed_or_said(&entry.net.to_string(), done);
+    }
+
+    /// Takes a run-time entry out of the kernel.
+    pub(super) fn unfeed_entry(&self, entry: &Entry) {
+        let Some(kernel) = &self.kernel else { return };
+        let done = match entry.kind {
+            Kind::Allow => kernel.disallow(entry.net, list_of(entry)),
+            Kind::Deny => kernel.undeny(entry.net, list_of(entry)),
+        };
+        self.fed_or_said(&entry.net.to_string(), done.map(drop));
+    }
+
+    /// Tells the kernel whether this record makes its client known good.
+    pub(super) fn feed_record(&self, client: Client, record: &Record) {
+        let Some(kernel) = &self.kernel else { return };
+        let config = self.config.load();
+        if config.kernel.steer == Steer::Off {
+            return;
+        }
+        let now = unix_now();
+        let done = match config.policy.valid_until(record).filter(|&until| until > now) {
+            Some(until) => kernel.pass(client.address, Expiry::after(from_now(until))),
+            None => kernel.unpass(client.address).map(drop),
+        };
+        self.fed_or_said(&client.net().to_string(), done);
+    }
+
+    /// Takes a client's pass out of the kernel.
+    pub(super) fn unfeed_record(&self, client: Client) {
+        if let Some(kernel) = &self.kernel {
+            self.fed_or_said(&client.net().to_string(), kernel.unpass(client.address).map(drop));
+        }
+    }
+
+    /// The screener decides the same without the kernel's help; only the cost differs. So a table that is full is no failure.
+    fn fed_or_said(&self, what: &str, done: Result<(), KernelError>) {
+        if let Err(error) = done {
+            self.log.warn(format!("{what}: not in the kernel's tables, the screener decides: {}", chain(&error)));
+        }
+    }
+}
+
+/// An error and its causes, in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

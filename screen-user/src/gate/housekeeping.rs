@@ -1,0 +1,107 @@
+//! What goes on beside the sessions: expiry, kernel events, late DNSBL answers.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::mpsc::Receiver;
+
+use super::{Gate, Phase, feed::chain, unix_now};
+use crate::{
+    dns::{LateResult, Report},
+    kernel::{KernelEvent, Reason},
+    operate::log::{DNSBLOG, Severity},
+    screen::{log::LogLine, record::Client},
+};
+
+/// Between two looks at what has expired.
+const TICK: Duration = Duration::from_secs(1);
+/// Ticks between two sweeps of the kernel's tables.
+const KERNEL_SWEEP_TICKS: u32 = 15;
+/// Ticks between two sweeps of the remembered records.
+const RECORD_SWEEP_TICKS: u32 = 600;
+
+impl Gate {
+    /// Expires entries and records until the gate stops.
+    pub(super) async fn keep_house(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(TICK);
+        let mut count = 0_u32;
+        while *self.phase.borrow() == Phase::Running {
+            ticks.tick().await;
+            self.expire_entries();
+            if let Some(kernel) = &self.kernel {
+                // Nothing that has expired has any effect until it is swept, so that a failure is only worth a line.
+                if count.is_multiple_of(KERNEL_SWEEP_TICKS)
+                    && let Err(error) = kernel.sweep()
+                {
+                    self.log.warn(format!("the kernel's tables were not swept: {}", chain(&error)));
+                }
+            }
+            count = count.wrapping_add(1);
+            if count.is_multiple_of(RECORD_SWEEP_TICKS) {
+                let dropped = self.screen().sweep(unix_now());
+                dropped.iter().for_each(|&client| self.store.forget(client));
+            }
+        }
+    }
+
+    /// Writes a line for each decision that the kernel reports.
+    pub(super) async fn log_kernel_events(self: Arc<Self>) {
+        let Some(kernel) = &self.kernel else { return };
+        let mut events = match kernel.events() {
+            Ok(Some(events)) => events,
+            Ok(None) => return,
+            Err(error) => return self.log.warn(format!("decisions of the kernel are not logged: {}", chain(&error))),
+        };
+        loop {
+            let event = events.next().await;
+            self.log_kernel_event(&event);
+        }
+    }
+
+    fn log_kernel_event(&self, event: &KernelEvent) {
+        let style = self.config.load().policy.log_style;
+        let (client, server) = (event.client, event.server);
+        let line = match event.reason {
+            Reason::Denied => LogLine::Denylisted { client, style },
+            Reason::Limited => LogLine::TooManyConnections { client },
+            Reason::PassOld => LogLine::PassOld { client },
+            Reason::Allowed => LogLine::Allowlisted { client, style },
+            // Counted in `totals`, and of no interest to whoever reads the log.
+            _ => return,
+        };
+        if matches!(event.reason, Reason::PassOld | Reason::Allowed) {
+            self.log.info(format!("{} (kernel)", LogLine::Connect { client, server }));
+        }
+        self.log.line_with(line.severity().into(), format!("{line} (kernel)"), || line.fields());
+        if event.suppressed > 0 {
+            self.log.info(format!("{} lines left out (kernel)", event.suppressed));
+        }
+    }
+
+    /// Logs what the DNSBL zones report and corrects what their late answers contradict.
+    pub(super) async fn take_reports(self: Arc<Self>, mut reports: Receiver<Report>) {
+        while let Some(report) = reports.recv().await {
+            match report {
+                Report::Late(result) => self.correct(&result),
+                other => {
+                    // A report's text brings its own severity word, as dnsblog's does.
+                    let text = other.to_string();
+                    match text.strip_prefix("warning: ") {
+                        Some(text) => self.log.line_of(DNSBLOG, Severity::Warning, text),
+                        None => self.log.line_of(DNSBLOG, Severity::Info, text),
+                    }
+                }
+            }
+        }
+    }
+
+    /// A pass that was given before all zones had answered is taken back if the whole score says otherwise.
+    fn correct(&self, late: &LateResult) {
+        let config = self.config.load();
+        let client = Client::of(late.client, config.policy.limits.client_prefix);
+        let corrected = self.screen().correct_dnsbl(client, &late.answers, unix_now());
+        if let Some(record) = corrected {
+            self.log.info(format!("late DNSBL answers take back the pass of {}", client.net()));
+            self.remember(client, record);
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The running gate: what sessions, the control socket and the kernel half have in common.
+
+mod entries;
+mod feed;
+mod history;
+mod housekeeping;
+mod reload;
+mod run;
+mod view;
+mod zones;
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use crate::{
+    access::{self, runtime::RuntimeLists},
+    cache::Store,
+    config::Config,
+    dns::{Dnsbl, Subscription},
+    forward::{backend::Openings, relay::Traffic},
+    kernel::Kernel,
+    net::tls::TlsServer,
+    operate::log::Log,
+    screen::{
+        Screen, TlsState,
+        event::{Now, Standing},
+        log::LogLine,
+        outcome::Outcome,
+        record::{Client, Record},
+    },
+};
+
+pub use run::run;
+
+/// Connections whose PROXY header may be awaited at one time.
+const PROXY_WAITS: u32 = 10_000;
+
+/// The running gate.
+#[derive(Debug)]
+pub struct Gate {
+    config: ArcSwap<Config>,
+    source: run::Source,
+    screen: Mutex<Screen>,
+    lists: RwLock<RuntimeLists>,
+    fed: Mutex<feed::Fed>,
+    dnsbl: ArcSwapOption<Dnsbl>,
+    tls: ArcSwapOption<TlsServer>,
+    store: Store,
+    kernel: Option<Kernel>,
+    log: Log,
+    notices: Mutex<Vec<String>>,
+    counts: Counts,
+    history: history::History,
+    traffic: Traffic,
+    openings: Openings,
+    started: Instant,
+    started_unix: u64,
+    phase: watch::Sender<Phase>,
+}
+
+/// What the gate counts besides what the protocol core counts.
+#[derive(Debug, Default)]
+struct Counts {
+    connections: AtomicU32,
+    relays: AtomicU32,
+    proxy_waits: AtomicU32,
+    requests: AtomicU32,
+    tls_sessions: AtomicU32,
+    accepted: AtomicU64,
+    relayed: AtomicU64,
+}
+
+/// How far the gate is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// It is not.
+    Running,
+    /// Somebody asked it to stop; the port is about to be given back.
+    StopAsked,
+    /// New clients meet the mail server. What the listeners still hold is taken, and then they close.
+    Closing,
+}
+
+/// Something that is counted while it lives.
+#[derive(Debug)]
+pub struct Counted {
+    gate: Arc<Gate>,
+    counter: fn(&Counts) -> &AtomicU32,
+}
+
+impl Counted {
+    fn new(gate: &Arc<Gate>, counter: fn(&Counts) -> &AtomicU32) -> Self {
+        counter(&gate.counts).fetch_add(1, Ordering::Relaxed);
+        Self { gate: Arc::clone(gate), counter }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        (self.counter)(&self.gate.counts).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a session needs of the gate.
+impl Gate {
+    /// The configuration in force.
+    pub fn config(&self) -> arc_swap::Guard<Arc<Config>> {
+        self.config.load()
+    }
+
+    /// The protocol core's shared state. Held for the length of one event, never across a wait.
+    pub fn screen(&self) -> MutexGuard<'_, Screen> {
+        // A panic in one session must not end all others: the state is counters and records, each change complete in itself.
+        self.screen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Both clocks.
+    pub fn now(&self) -> Now {
+        Now { monotonic: self.started.elapsed(), unix: unix_now() }
+    }
+
+    /// What the lists say of a client: a run-time allow entry first, then the access list's permits, then what denies.
+    pub fn standing(&self, client: IpAddr) -> Standing {
+        let lists = self.lists.read().unwrap_or_else(PoisonError::into_inner);
+        let config = self.config.load();
+        let now = unix_now();
+        if lists.allowed(client, now).is_some() {
+            return Standing::Allowed;
+        }
+        match (config.access.decide(client).verdict, lists.denied(client, now)) {
+            (access::Verdict::Permit, _) => Standing::Allowed,
+            (_, Some(_)) => Standing::Barred,
+            (access::Verdict::Reject, None) => Standing::Denied,
+            (access::Verdict::Undecided, None) => Standing::Unlisted,
+        }
+    }
+
+    /// Asks the DNSBL zones about a client, or joins whoever asks already.
+    pub fn look_up(&self, client: IpAddr) -> Option<Subscription> {
+        self.dnsbl.load().as_ref().map(|dnsbl| dnsbl.subscribe(client))
+    }
+
+    /// Writes a line of the protocol core.
+    pub fn log_line(&self, line: &LogLine) {
+        self.log.line_with(line.severity().into(), line.to_string(), || line.fields());
+    }
+
+    /// The log, for lines that no session gave.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The kernel half, where it runs.
+    pub fn kernel(&self) -> Option<&Kernel> {
+        self.kernel.as_ref()
+    }
+
+    /// The server side of TLS, where a certificate is there.
+    pub fn tls_acceptor(&self) -> Option<TlsAcceptor> {
+        self.tls.load().as_ref().map(|tls| tls.acceptor())
+    }
+
+    /// Counts a session that goes on inside TLS, and turns the next one away if there are enough.
+    pub fn tls_begins(&self) {
+        self.counts.tls_sessions.fetch_add(1, Ordering::Relaxed);
+        self.offer_tls();
+    }
+
+    /// The other end of [`Self::tls_begins`].
+    pub fn tls_ended(&self) {
+        self.counts.tls_sessions.fetch_sub(1, Ordering::Relaxed);
+        self.offer_tls();
+    }
+
+    /// Tells the protocol core whether the next STARTTLS can be served.
+    fn offer_tls(&self) {
+        let mut screen = self.screen();
+        let state = if self.tls.load().is_none() {
+            TlsState::Absent
+        } else if self.counts.tls_sessions.load(Ordering::Relaxed) < self.config.load().tls.sessions {
+            TlsState::Usable
+        } else {
+            TlsState::Broken
+        };
+        screen.set_tls(state);
+    }
+
+    /// Keeps what became of a session.
+    pub fn keep(&self, outcome: Outcome) {
+        if outcome.was_forwarded() {
+            self.counts.relayed.fetch_add(1, Ordering::Relaxed);
+        }
+        self.log.outcome(&outcome);
+        self.history.add(outcome);
+    }
+
+    /// Counts an accepted connection while it lives.
+    pub fn count_connection(self: &Arc<Self>) -> Counted {
+        self.counts.accepted.fetch_add(1, Ordering::Relaxed);
+        Counted::new(self, |counts| &counts.connections)
+    }
+
+    /// Counts a request of an operator until it is answered: the gate does not end before.
+    pub fn count_request(self: &Arc<Self>) -> Counted {
+        Counted::new(self, |counts| &counts.requests)
+    }
+
+    /// Counts a relayed connection while it lives.
+    pub fn count_relay(self: &Arc<Self>) -> Counted {
+        Counted::new(self, |counts| &counts.relays)
+    }
+
+    /// Counts a connection that waits for its PROXY header, or `None` if too many do.
+    pub fn count_proxy_wait(self: &Arc<Self>) -> Option<Counted> {
+        let room = self.counts.proxy_waits.load(Ordering::Relaxed) < PROXY_WAITS;
+        room.then(|| Counted::new(self, |counts| &counts.proxy_waits))
+    }
+
+    /// The places of clients that wait for the mail server's greeting.
+    pub fn openings(&self) -> &Openings {
+        &self.openings
+    }
+
+    /// What relays have moved.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// Keeps a client's record and, if it makes the client known good, tells the kernel.
+    pub fn remember(&self, client: Client, record: Record) {
+        self.store.remember(client, record);
+        self.feed_record(client, &record);
+    }
+}
+
+/// Whole seconds of Unix time.
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+}
+
+/// How long it is until `until`, Unix time; zero if it has passed.
+fn from_now(until: u64) -> Duration {
+    Duration::from_secs(until.saturating_sub(unix_now()))
+}

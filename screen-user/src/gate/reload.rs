@@ -1,0 +1,78 @@
+//! Reload: a new configuration and new tables, all or nothing, without touching a session.
+
+use std::sync::{Arc, PoisonError};
+
+use super::Gate;
+use crate::{
+    config::{self, Config},
+    net::tls::TlsServer,
+    operate::exit::Failure,
+    screen::policy::Policy,
+};
+
+impl Gate {
+    /// Reloads, and logs how that went.
+    ///
+    /// # Errors
+    /// As [`Self::reload`].
+    pub(super) fn reload_and_log(self: &Arc<Self>) -> Result<Vec<String>, Failure> {
+        let reloaded = self.reload();
+        match &reloaded {
+            Ok(said) => said.iter().for_each(|line| self.log.info(line.as_str())),
+            Err(failure) => failure.message.lines().for_each(|line| self.log.warn(format!("not reloaded: {line}"))),
+        }
+        reloaded
+    }
+
+    /// Reads the configuration and all files that it names again, and reopens the log. Returns what there is to say of it.
+    ///
+    /// # Errors
+    /// Something is wrong with them: the running configuration stays as it is.
+    fn reload(self: &Arc<Self>) -> Result<Vec<String>, Failure> {
+        self.log.reopen();
+        let loaded = config::load(&self.source.path, &self.source.overrides).map_err(Failure::usage)?;
+        let mut said = loaded.remarks();
+        let tls = TlsServer::for_config(&loaded.config.tls).map_err(Failure::usage)?;
+        let new = loaded.config;
+        let old = self.config.load_full();
+        let fixed = fixed_keys(&old, &new);
+        if !fixed.is_empty() {
+            return Err(Failure::usage(format!(
+                "changed and needs a restart, nothing was reloaded: {}",
+                fixed.join(", ")
+            )));
+        }
+        self.set_dnsbl(&new)?;
+        self.tls.store(tls.map(Arc::new));
+        self.screen().set_policy(new.policy.clone());
+        self.config.store(Arc::new(new));
+        self.offer_tls();
+        *self.notices.lock().unwrap_or_else(PoisonError::into_inner) = said.clone();
+        self.feed_everything();
+        said.push("reloaded".into());
+        Ok(said)
+    }
+}
+
+/// Keys that differ and that a running gate can't change.
+fn fixed_keys(old: &Config, new: &Config) -> Vec<&'static str> {
+    let limits = |policy: &Policy| (policy.limits.client_connections, policy.limits.client_prefix);
+    [
+        ("ports", old.ports != new.ports),
+        ("layout", old.layout != new.layout),
+        ("listen", old.listen != new.listen),
+        ("cache", old.cache != new.cache),
+        ("kernel", old.kernel != new.kernel),
+        (
+            "limits.client_connections or limits.client_prefix",
+            old.kernel.enabled && limits(&old.policy) != limits(&new.policy),
+        ),
+        ("state.directory", old.state_directory != new.state_directory),
+        ("control.socket", old.control_socket != new.control_socket),
+        ("user", old.user != new.user),
+        ("log.target", old.log.target != new.log.target),
+    ]
+    .into_iter()
+    .filter_map(|(key, differs)| differs.then_some(key))
+    .collect()
+}

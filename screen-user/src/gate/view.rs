@@ -1,0 +1,330 @@
+//! What the control socket shows of the gate, and what it does.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Arc, PoisonError, atomic::Ordering},
+};
+
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
+use super::{Gate, feed::list_name, run::backend_name, unix_now};
+use crate::{
+    access::runtime::{Entry, Kind, Origin},
+    config::Layout,
+    kernel::{Kernel, ListId},
+    operate::{
+        cli::Which,
+        exit::Failure,
+        request::{self, Request},
+    },
+    screen::{
+        event::Standing,
+        outcome::{Reason, Verdict},
+        record::{Client, Record, Test},
+    },
+};
+
+/// Sessions of one client that `explain` shows.
+const SHOWN_SESSIONS: usize = 5;
+
+impl Gate {
+    /// Answers one request.
+    ///
+    /// # Errors
+    /// The request can't be carried out; nothing has changed then.
+    pub async fn handle(self: &Arc<Self>, request: Request) -> Result<Value, Failure> {
+        match request {
+            Request::Status => Ok(self.status()),
+            Request::Explain { address } => Ok(self.explain(address.to_canonical())),
+            Request::Deny(entry) => self.deny(entry),
+            Request::Allow(entry) => self.allow(entry),
+            Request::Forget { net } => Ok(self.forgotten(net)),
+            Request::List { which } => Ok(self.list(which)),
+            Request::Reload => {
+                // Reading a million-line table would hold up a worker that sessions need.
+                let gate = Arc::clone(self);
+                let reloaded =
+                    tokio::task::spawn_blocking(move || gate.reload_and_log()).await.map_err(Failure::bug)?;
+                reloaded.map(|said| json!(said))
+            }
+            Request::Stop => {
+                self.stop().await;
+                let open = self.counts.connections.load(Ordering::Relaxed);
+                Ok(json!([format!("the port is given back; {open} connections have half a minute to end")]))
+            }
+        }
+    }
+
+    fn deny(&self, asked: request::Entry) -> Result<Value, Failure> {
+        let net = asked.net;
+        let mut said = vec![format!("{net} is denied {}", lasting(asked.seconds))];
+        let now = unix_now();
+        let allowed = self.lists.read().unwrap_or_else(PoisonError::into_inner).allowed(net.addr(), now).is_some();
+        if allowed {
+            said.push(format!("note: a run-time allow entry covers {} and wins", net.addr()));
+        } else if self.standing(net.addr()) == Standing::Allowed {
+            said.push(format!("note: the access list permits {} and wins", net.addr()));
+        }
+        self.enter_or_refuse(entry_of(asked, Kind::Deny, now))?;
+        Ok(json!(said))
+    }
+
+    fn allow(&self, asked: request::Entry) -> Result<Value, Failure> {
+        let said = format!("{} is allowed {}", asked.net, lasting(asked.seconds));
+        self.enter_or_refuse(entry_of(asked, Kind::Allow, unix_now()))?;
+        Ok(json!([said]))
+    }
+
+    fn enter_or_refuse(&self, entry: Entry) -> Result<(), Failure> {
+        let net = entry.net;
+        if self.enter(entry) {
+            Ok(())
+        } else {
+            Err(Failure::unavailable(format!("{net}: the run-time lists are full")))
+        }
+    }
+
+    fn forgotten(&self, net: IpNet) -> Value {
+        let (entries, records) = self.forget(net);
+        json!([format!("{net}: {entries} entries and {records} records forgotten")])
+    }
+
+    fn list(&self, which: Option<Which>) -> Value {
+        let now = unix_now();
+        let wanted = |list: Which| which.is_none_or(|which| which == list);
+        let mut rows = Vec::new();
+        for entry in self.lists.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            let list = match entry.kind {
+                Kind::Deny => Which::Deny,
+                Kind::Allow => Which::Allow,
+            };
+            if wanted(list) {
+                let origin = match entry.origin {
+                    Origin::Operator => "operator",
+                    Origin::Failure => "failed test",
+                };
+                rows.push(row(
+                    list,
+                    entry.net,
+                    entry.until.map(|until| until.saturating_sub(now)),
+                    origin,
+                    &entry.reason,
+                ));
+            }
+        }
+        {
+            let fed = self.fed();
+            let permits = fed.permits.iter().filter(|_| wanted(Which::Allow)).map(|net| (Which::Allow, net));
+            let rejects = fed.rejects.iter().filter(|_| wanted(Which::Deny)).map(|net| (Which::Deny, net));
+            let mut nets: Vec<_> = permits.chain(rejects).collect();
+            nets.sort_by_key(|(list, net)| (*list as u8, **net));
+            rows.extend(nets.into_iter().map(|(list, net)| row(list, *net, None, "access list", "")));
+        }
+        if wanted(Which::Pass) {
+            let config = self.config.load();
+            let mut records = self.screen().records();
+            records.sort_by_key(|(client, _)| *client);
+            for (client, record) in records {
+                if let Some(until) = config.policy.valid_until(&record).filter(|&until| until > now) {
+                    rows.push(row(Which::Pass, client.net(), Some(until - now), "tests", "passed every enabled test"));
+                }
+            }
+        }
+        Value::Array(rows)
+    }
+
+    fn explain(&self, address: IpAddr) -> Value {
+        let now = unix_now();
+        let config = self.config.load();
+        let client = Client::of(address, config.policy.limits.client_prefix);
+        let decision = config.access.decide(address);
+        let (allow, deny) = {
+            let lists = self.lists.read().unwrap_or_else(PoisonError::into_inner);
+            (lists.allowed(address, now).cloned(), lists.denied(address, now).cloned())
+        };
+        let record = self.screen().record(client);
+        let valid = record.and_then(|record| config.policy.valid_until(&record)).filter(|&until| until > now);
+        let standing = self.standing(address);
+        let in_kernel = self.kernel.is_some();
+        let (happens, place) = match (standing, valid) {
+            (Standing::Allowed, _) => ("goes to the mail server without a test", in_kernel),
+            (Standing::Barred, _) => ("is turned away", in_kernel),
+            (Standing::Denied, _) => {
+                ("is treated as access.denylist_action says", in_kernel && self.is_fed_reject(address))
+            }
+            (Standing::Unlisted, Some(_)) => ("goes to the mail server, as its passes are valid", in_kernel),
+            (Standing::Unlisted, None) => ("is screened", false),
+        };
+        let counters = self.kernel.as_ref().and_then(|kernel| kernel.counters(address).ok().flatten());
+        let refused = self.kernel.as_ref().and_then(|kernel| kernel.refused(address).ok().flatten());
+        json!({
+            "address": address,
+            "client": client.net(),
+            "now": happens,
+            "decided_by": if place { "kernel" } else { "screener" },
+            "access_list": { "verdict": decision.verdict.to_string(), "rule": decision.rule },
+            "allow_entry": allow,
+            "deny_entry": deny,
+            "tests": record.map_or(Value::Null, |record| tests(&record, now)),
+            "last_sessions": self.history.of(client.net(), SHOWN_SESSIONS),
+            "kernel_counters": counters.map(|counters| json!({
+                "active": counters.active,
+                "pending": counters.pending,
+                "accepted": counters.accepted,
+                "steered": counters.steered,
+                "limited": counters.limited,
+            })),
+            "kernel_refused": refused.map(|refused| json!({
+                "denied": refused.denied,
+                "limited": refused.limited,
+                "list": (refused.denied > 0).then(|| list_name(ListId(refused.list))),
+            })),
+        })
+    }
+
+    fn is_fed_reject(&self, address: IpAddr) -> bool {
+        self.fed().rejects.iter().any(|net| net.contains(&address))
+    }
+
+    fn status(&self) -> Value {
+        let config = self.config.load();
+        let screen = self.screen().snapshot();
+        let (denies, allows) =
+            self.lists.read().unwrap_or_else(PoisonError::into_inner).iter().fold((0, 0), |(denies, allows), entry| {
+                match entry.kind {
+                    Kind::Deny => (denies + 1, allows),
+                    Kind::Allow => (denies, allows + 1),
+                }
+            });
+        let (fed_rejects, fed_permits) = {
+            let fed = self.fed();
+            (fed.rejects.len(), fed.permits.len())
+        };
+        let layout = match config.layout {
+            Layout::InPlace => "in-place",
+            Layout::Front => "front",
+        };
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_seconds": self.started.elapsed().as_secs(),
+            "started": self.started_unix,
+            "layout": layout,
+            "ports": config.ports,
+            "listen": config.listen,
+            "connections": {
+                "accepted": self.counts.accepted.load(Ordering::Relaxed),
+                "open": self.counts.connections.load(Ordering::Relaxed),
+                "relayed_now": self.counts.relays.load(Ordering::Relaxed),
+                "handed_over": self.counts.relayed.load(Ordering::Relaxed),
+                "waiting_for_proxy_header": self.counts.proxy_waits.load(Ordering::Relaxed),
+                "bytes_from_clients": self.traffic.from_clients.load(Ordering::Relaxed),
+                "bytes_from_servers": self.traffic.from_servers.load(Ordering::Relaxed),
+            },
+            "screening": screen,
+            "outcomes": outcomes(self.history.counts()),
+            "lists": {
+                "denied_at_run_time": denies,
+                "allowed_at_run_time": allows,
+                "denied_by_access_list": fed_rejects,
+                "permitted_by_access_list": fed_permits,
+            },
+            "cache": { "backend": backend_name(&config.cache.backend), "store": self.store.status() },
+            "kernel": self.kernel.as_ref().map_or_else(|| json!({ "running": false }), kernel_status),
+            "dnsbl": self.dnsbl.load().as_ref().map(|dnsbl| dnsbl.stats()),
+            "notices": *self.notices.lock().unwrap_or_else(PoisonError::into_inner),
+        })
+    }
+
+    /// Keeps a sentence for `status` and logs it.
+    pub(super) fn notice(&self, text: String) {
+        self.log.warn(text.as_str());
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+    }
+}
+
+fn outcomes(counts: BTreeMap<(Verdict, Reason), u64>) -> Value {
+    counts
+        .into_iter()
+        .map(|((verdict, reason), sessions)| {
+            // `failed` names its test, `limit` which one: both as plain words.
+            let reason = match json!(reason) {
+                Value::Object(fields) => {
+                    fields.iter().map(|(name, what)| format!("{name} {}", what.as_str().unwrap_or_default())).collect()
+                }
+                Value::String(word) => word,
+                other => other.to_string(),
+            };
+            json!({ "sessions": sessions, "verdict": verdict, "reason": reason })
+        })
+        .collect()
+}
+
+fn kernel_status(kernel: &Kernel) -> Value {
+    let status = kernel.status();
+    let interfaces: Vec<Value> = status
+        .interfaces
+        .iter()
+        .map(|interface| {
+            let mode = interface.mode.map_or_else(|| "not attached".to_owned(), |mode| mode.to_string());
+            json!({ "interface": interface.name, "xdp": mode, "because": interface.reason })
+        })
+        .collect();
+    let tables: Vec<Value> = status
+        .tables
+        .iter()
+        .map(|table| {
+            let capacity = (table.capacity != usize::MAX).then_some(table.capacity);
+            json!({ "table": table.name, "entries": table.entries, "of": capacity })
+        })
+        .collect();
+    let totals: serde_json::Map<String, Value> = kernel
+        .totals()
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(reason, total)| (reason.name().to_owned(), json!(total.packets)))
+        .collect();
+    json!({
+        "running": true,
+        "interfaces": interfaces,
+        "programs": status.programs,
+        "tables": tables,
+        "packets": totals,
+        "notes": status.notes,
+    })
+}
+
+fn entry_of(asked: request::Entry, kind: Kind, now: u64) -> Entry {
+    Entry {
+        net: asked.net,
+        kind,
+        until: asked.seconds.map(|seconds| now.saturating_add(seconds)),
+        reason: asked.reason,
+        origin: Origin::Operator,
+    }
+}
+
+fn lasting(seconds: Option<u64>) -> String {
+    seconds.map_or_else(|| "until it is forgotten".into(), |seconds| format!("for {seconds} s"))
+}
+
+fn row(list: Which, net: IpNet, seconds_left: Option<u64>, origin: &str, reason: &str) -> Value {
+    json!({ "list": list, "net": net, "seconds_left": seconds_left, "origin": origin, "reason": reason })
+}
+
+fn tests(record: &Record, now: u64) -> Value {
+    Test::ALL
+        .iter()
+        .map(|&test| {
+            let stamp = record.stamp(test).0;
+            let state = match stamp {
+                0 => "never passed".to_owned(),
+                1 => "never passed, was disabled".to_owned(),
+                until if until >= now => format!("passed, valid for {} s", until - now),
+                until => format!("passed, expired {} s ago", now - until),
+            };
+            json!({ "test": test.to_string(), "state": state })
+        })
+        .collect()
+}

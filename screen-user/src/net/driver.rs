@@ -1,0 +1,329 @@
+//! Drives one session: feeds it what happens, does what it asks for, and relays once the mail server has taken the client.
+//!
+//! No decision is made here. Every effect is carried out in the order in which the session gave it.
+
+use std::{
+    future::{Future, poll_fn, ready},
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    time::{Instant, Sleep, sleep_until, timeout},
+};
+use tokio_rustls::{Accept, server::TlsStream};
+
+use crate::{
+    dns::Subscription,
+    forward::{
+        backend::{self, OpenError, Opened},
+        relay::relay,
+    },
+    gate::Gate,
+    screen::{
+        Session,
+        event::{DnsblAnswer, Effect, Endpoints, Event, ForwardResult, Interest},
+        outcome::Outcome,
+    },
+};
+
+use super::io::{Connection, Input, Transport};
+
+/// How long the last reply may take to leave.
+const FLUSH_LIMIT: Duration = Duration::from_secs(10);
+/// How long unread input is still taken after the last reply: closing with input unread makes a reset, which can overtake the reply.
+const LINGER_LIMIT: Duration = Duration::from_secs(2);
+/// Most bytes taken that way.
+const LINGER_BYTES: usize = 64 * 1024;
+/// A relayed session in which nothing moves for so long has been forgotten by both sides (RFC 5321 section 4.5.3.2 asks for 10 minutes at most).
+const RELAY_IDLE: Duration = Duration::from_secs(3600);
+
+type Handshake = Box<Accept<TcpStream>>;
+type LookUp = Pin<Box<dyn Future<Output = (Subscription, Option<DnsblAnswer>)> + Send>>;
+type Opening = Pin<Box<dyn Future<Output = Result<Opened, OpenError>> + Send>>;
+
+/// What woke a session.
+enum Wake {
+    Input(Input),
+    WriteFailed,
+    Timer,
+    Dnsbl(Subscription, DnsblAnswer),
+    DnsblDone,
+    Handshake(Box<io::Result<TlsStream<TcpStream>>>),
+    Opened(Result<Opened, OpenError>),
+}
+
+/// One client: its connection, its session, and what the session waits for. What is rarely there is boxed: this is most of what a
+/// waiting client costs, and the runtime rounds a task up to 128 bytes (512 in all, when built for release).
+pub(super) struct Driver {
+    gate: Arc<Gate>,
+    session: Session,
+    connection: Connection,
+    interest: Interest,
+    timer: Option<Pin<Box<Sleep>>>,
+    lookup: Option<LookUp>,
+    tls_wanted: bool,
+    handshake: Option<Handshake>,
+    opening: Option<Opening>,
+    opened: Option<Box<Opened>>,
+    ended: Option<Box<Outcome>>,
+    in_tls: bool,
+}
+
+impl Driver {
+    /// Opens the session of the client behind `stream`: the first decisions fall here, so that clients are counted and judged in the
+    /// order in which they came.
+    pub(super) fn open(gate: Arc<Gate>, stream: TcpStream, endpoints: Endpoints) -> Self {
+        let standing = gate.standing(endpoints.client.ip());
+        let (session, effects) = gate.screen().open(endpoints, standing, gate.now());
+        let mut driver = Self {
+            gate,
+            session,
+            connection: Connection::new(stream),
+            interest: Interest::Nothing,
+            timer: None,
+            lookup: None,
+            tls_wanted: false,
+            handshake: None,
+            opening: None,
+            opened: None,
+            ended: None,
+            in_tls: false,
+        };
+        driver.perform(effects);
+        driver.connection.send_first();
+        driver
+    }
+
+    /// Screens the client until its session is over; [`Self::finish`] comes next. Apart, so that a task holds the driver once: what is
+    /// passed to an `async fn` by value has a place in it for each function that it passes through.
+    pub(super) async fn screen(&mut self) {
+        while self.ended.is_none() {
+            let wake = poll_fn(|cx| self.poll(cx)).await;
+            self.tell(wake);
+        }
+    }
+
+    /// Waits for whatever comes first. A timer that is due comes before input (spec 0.3).
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+        match self.connection.poll_send(cx) {
+            Poll::Ready(Err(_)) => return Poll::Ready(Wake::WriteFailed),
+            Poll::Ready(Ok(())) if self.tls_wanted => self.begin_handshake(),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        if let Some(timer) = &mut self.timer
+            && timer.as_mut().poll(cx).is_ready()
+        {
+            self.timer = None;
+            return Poll::Ready(Wake::Timer);
+        }
+        if let Some(handshake) = &mut self.handshake
+            && let Poll::Ready(result) = Pin::new(handshake).poll(cx)
+        {
+            self.handshake = None;
+            return Poll::Ready(Wake::Handshake(Box::new(result)));
+        }
+        if let Some(opening) = &mut self.opening
+            && let Poll::Ready(result) = opening.as_mut().poll(cx)
+        {
+            self.opening = None;
+            return Poll::Ready(Wake::Opened(result));
+        }
+        if let Some(lookup) = &mut self.lookup
+            && let Poll::Ready((subscription, answer)) = lookup.as_mut().poll(cx)
+        {
+            self.lookup = None;
+            return Poll::Ready(answer.map_or(Wake::DnsblDone, |answer| Wake::Dnsbl(subscription, answer)));
+        }
+        self.connection.poll_input(cx, self.interest).map(Wake::Input)
+    }
+
+    /// Tells the session what happened and does what it answers.
+    fn tell(&mut self, wake: Wake) {
+        match wake {
+            Wake::Input(Input::Peeked(bytes)) => self.event(Event::Peeked(&bytes)),
+            Wake::Input(Input::Received(bytes)) => self.event(Event::Received(&bytes)),
+            Wake::Input(Input::Closed) => self.event(Event::PeerClosed),
+            Wake::WriteFailed => self.event(Event::WriteFailed),
+            Wake::Timer => self.event(Event::TimerFired),
+            Wake::Dnsbl(subscription, answer) => {
+                self.lookup = Some(next_answer(subscription));
+                self.event(Event::Dnsbl(&answer));
+            }
+            Wake::DnsblDone => {}
+            Wake::Handshake(result) => match *result {
+                Ok(stream) => {
+                    self.connection.transport = Transport::Tls(Box::new(stream));
+                    self.event(Event::TlsEstablished);
+                }
+                // What the client did wrong in its handshake is TLS's business; to SMTP it has gone.
+                Err(_) => self.event(Event::PeerClosed),
+            },
+            Wake::Opened(Ok(opened)) => {
+                self.opened = Some(Box::new(opened));
+                self.event(Event::Forwarded(ForwardResult::Accepted));
+            }
+            Wake::Opened(Err(error)) => {
+                self.gate.log().warn(error.to_string());
+                self.event(Event::Forwarded(match error {
+                    OpenError::Unreachable { .. } | OpenError::Crowded => ForwardResult::Unreachable,
+                    OpenError::NoGreeting { .. } => ForwardResult::Failed,
+                }));
+            }
+        }
+    }
+
+    fn event(&mut self, event: Event<'_>) {
+        let now = self.gate.now();
+        let effects = self.session.on(event, &mut self.gate.screen(), now);
+        self.perform(effects);
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Send(bytes) => self.connection.queue(&bytes),
+                Effect::Watch(interest) => self.interest = interest,
+                Effect::Arm(delay) => self.arm(delay),
+                Effect::LookUp => {
+                    self.lookup = self.gate.look_up(self.session.endpoints().client.ip()).map(next_answer);
+                }
+                Effect::EndLookUp => self.lookup = None,
+                Effect::Log(line) => self.gate.log_line(&line),
+                Effect::Remember(record) => self.gate.remember(self.session.client(), record),
+                Effect::Bar(duration) => self.gate.bar(self.session.client(), duration),
+                Effect::StartTls => {
+                    self.tls_wanted = true;
+                    self.in_tls = true;
+                    self.gate.tls_begins();
+                }
+                Effect::Forward => self.forward(),
+                Effect::End(outcome) => self.ended = Some(outcome),
+            }
+        }
+    }
+
+    fn arm(&mut self, delay: Duration) {
+        let at = Instant::now() + delay;
+        match &mut self.timer {
+            Some(timer) => timer.as_mut().reset(at),
+            None => self.timer = Some(Box::pin(sleep_until(at))),
+        }
+    }
+
+    fn begin_handshake(&mut self) {
+        self.tls_wanted = false;
+        if let (Some(acceptor), Some(stream)) = (self.gate.tls_acceptor(), self.connection.take_plain()) {
+            self.handshake = Some(Box::new(acceptor.accept(stream)));
+        }
+    }
+
+    fn forward(&mut self) {
+        let gate = Arc::clone(&self.gate);
+        let endpoints = self.session.endpoints();
+        let mut opening: Opening = Box::pin(async move {
+            let config = gate.config();
+            backend::open(gate.openings(), &config.forward.to, config.forward.client_address, gate.kernel(), &endpoints)
+                .await
+        });
+        // Begun at once, so that clients stand before the mail server in the order in which they were decided on.
+        let begun = opening.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        self.opening = Some(match begun {
+            Poll::Ready(result) => Box::pin(ready(result)),
+            Poll::Pending => opening,
+        });
+    }
+
+    /// What follows the session: the relay, or the last bytes and an orderly close. Returns when the connection is over. Boxed, so that
+    /// a waiting client does not pay for what comes after.
+    pub(super) fn finish(self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(self.last_things())
+    }
+
+    async fn last_things(mut self) {
+        let gate = Arc::clone(&self.gate);
+        if let Some(outcome) = self.ended.take() {
+            gate.keep(*outcome);
+        }
+        self.timer = None;
+        self.lookup = None;
+        let opened = self.opened.take().map(|opened| *opened);
+        // The client may be told the end of its session while the driver lingers over its socket: its place is free by then.
+        let mut connection = std::mem::replace(&mut self.connection, Connection::gone());
+        drop(self);
+        match (opened, connection.take_plain()) {
+            (Some(Opened { stream, entry }), Some(client)) => {
+                let _relayed = gate.count_relay();
+                relay(client, stream, gate.traffic(), RELAY_IDLE).await;
+                // The mail server may ask for the client's address until the connection is over.
+                drop(entry);
+            }
+            (None, Some(client)) => {
+                connection.transport = Transport::Plain(client);
+                close(connection).await;
+            }
+            (_, None) => close(connection).await,
+        }
+    }
+}
+
+fn next_answer(mut subscription: Subscription) -> LookUp {
+    Box::pin(async move {
+        let answer = subscription.next().await;
+        (subscription, answer)
+    })
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // Also reached when the task is dropped in the middle of a session: its counts go with it.
+        let now = self.gate.now();
+        self.session.abort(&mut self.gate.screen(), now);
+        if self.in_tls {
+            self.gate.tls_ended();
+        }
+    }
+}
+
+/// Sends what is left, says that nothing more comes, and takes unread input for a moment.
+async fn close(mut connection: Connection) {
+    let flushed = timeout(FLUSH_LIMIT, poll_fn(|cx| connection.poll_send(cx))).await;
+    if !matches!(flushed, Ok(Ok(()))) {
+        return;
+    }
+    let lingering = async {
+        match connection.transport {
+            Transport::Plain(mut stream) => {
+                stream.shutdown().await?;
+                take_rest(&stream).await
+            }
+            Transport::Tls(mut stream) => {
+                stream.shutdown().await?;
+                take_rest(stream.get_mut().0).await
+            }
+            Transport::Gone => Ok(()),
+        }
+    };
+    // Whatever goes wrong now, the connection is over.
+    let _ = timeout(LINGER_LIMIT, lingering).await;
+}
+
+async fn take_rest(stream: &TcpStream) -> io::Result<()> {
+    let mut taken = 0;
+    while taken < LINGER_BYTES {
+        stream.readable().await?;
+        // The buffer does not outlive this look, so that a client that lingers, or is relayed, holds none.
+        match stream.try_read(&mut [0; 2048]) {
+            Ok(0) => break,
+            Ok(count) => taken += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

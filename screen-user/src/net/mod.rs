@@ -1,0 +1,9 @@
+//! Listeners, PROXY headers, TLS, and the loop that drives a session.
+
+mod driver;
+mod io;
+mod keepalive;
+pub mod listener;
+pub mod proxy;
+mod proxy_wait;
+pub mod tls;

@@ -1,0 +1,435 @@
+//! Where log lines go: standard error, a file, syslog or the journal.
+//!
+//! Lines are handed to one writer thread through a bounded queue, so that no session ever waits for a disk. What the queue can't
+//! take is counted, and the count is logged when there is room again.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    os::unix::net::UnixDatagram,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+        mpsc::{Receiver, Sender, TryRecvError, channel},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use crate::{
+    config::LogTarget,
+    screen::{self, outcome::Outcome},
+};
+
+/// Lines that may wait for the writer.
+const QUEUE_LINES: usize = 65_536;
+/// How long the writer lets lines come together before it writes them: the first one alone has to wake it, and all go out in one call.
+const GATHERING: Duration = Duration::from_millis(5);
+/// Bytes that are written without waiting for more lines: a steady stream must not gather for ever.
+const WRITE_SIZE: usize = 64 * 1024;
+/// Syslog facility `mail` (RFC 5424 section 6.2.1).
+const FACILITY_MAIL: u8 = 2;
+
+/// How much a line matters (RFC 5424 section 6.2.1 gives the numbers).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// Something an operator has to look at.
+    Error = 3,
+    /// Something went wrong and the gate goes on; the text gets `warning: ` in front.
+    Warning = 4,
+    /// Business as usual.
+    Info = 6,
+    /// For whoever looks closely.
+    Debug = 7,
+}
+
+impl From<screen::log::Severity> for Severity {
+    fn from(severity: screen::log::Severity) -> Self {
+        match severity {
+            screen::log::Severity::Info => Self::Info,
+            screen::log::Severity::Warning => Self::Warning,
+        }
+    }
+}
+
+/// A line on its way.
+#[derive(Debug)]
+struct Line {
+    program: &'static str,
+    severity: Severity,
+    text: String,
+    fields: Vec<(&'static str, String)>,
+}
+
+/// What this program is called in its log.
+const PROGRAM: &str = "mxscreen";
+/// The part that asks DNSBL zones: log tools know its lines by postscreen's name for it.
+pub const DNSBLOG: &str = "mxscreen/dnsblog";
+
+/// A handle to the log; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Log {
+    queue: Sender<Order>,
+    backlog: Arc<Backlog>,
+    takes_fields: bool,
+}
+
+/// What the queue holds, and what found no room. A queue of fixed size would take the memory of all its places in time.
+#[derive(Debug, Default)]
+struct Backlog {
+    waiting: AtomicUsize,
+    left_out: AtomicU64,
+}
+
+/// The writer thread; joining it is how the last lines reach their target.
+#[derive(Debug)]
+pub struct Writer {
+    queue: Sender<Order>,
+    thread: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+enum Order {
+    Line(Line),
+    Reopen,
+    Finish,
+}
+
+impl Log {
+    /// Opens `target` and starts its writer.
+    ///
+    /// # Errors
+    /// The target can't be opened; the message names it.
+    pub fn open(target: &LogTarget) -> io::Result<(Self, Writer)> {
+        let sink = Sink::open(target)?;
+        let takes_fields = matches!(sink, Sink::Datagram { journal: true, .. });
+        let (queue, orders) = channel();
+        let backlog = Arc::new(Backlog::default());
+        let shared = Arc::clone(&backlog);
+        let thread = std::thread::Builder::new().name("log".into()).spawn(move || write_all(&orders, sink, &shared))?;
+        Ok((Self { queue: queue.clone(), backlog, takes_fields }, Writer { queue, thread }))
+    }
+
+    /// Logs one line. Never blocks; a line for which there is no room is counted instead.
+    pub fn line(&self, severity: Severity, text: impl Into<String>) {
+        self.line_with(severity, text, Vec::new);
+    }
+
+    /// Logs one line with fields that the journal keeps beside it; other targets write the text alone, and `fields` is not asked then.
+    pub fn line_with(
+        &self,
+        severity: Severity,
+        text: impl Into<String>,
+        fields: impl FnOnce() -> Vec<(&'static str, String)>,
+    ) {
+        let fields = if self.takes_fields { fields() } else { Vec::new() };
+        self.send(Line { program: PROGRAM, severity, text: text.into(), fields });
+    }
+
+    /// Keeps what became of a session in the journal, with the whole record as a field. Other targets have the lines of the session, in
+    /// postscreen's words, and get nothing.
+    pub fn outcome(&self, outcome: &Outcome) {
+        if !self.takes_fields {
+            return;
+        }
+        let fields = vec![
+            ("MXSCREEN_EVENT", "outcome".to_owned()),
+            ("MXSCREEN_CLIENT", outcome.client.ip().to_string()),
+            ("MXSCREEN_CLIENT_PORT", outcome.client.port().to_string()),
+            ("MXSCREEN_OUTCOME", serde_json::to_string(outcome).unwrap_or_default()),
+        ];
+        let text = format!("outcome of {}: {:?}", screen::log::Peer(outcome.client), outcome.verdict);
+        self.send(Line { program: PROGRAM, severity: Severity::Debug, text, fields });
+    }
+
+    /// Logs one line under the name of a part of this program, such as [`DNSBLOG`].
+    pub fn line_of(&self, program: &'static str, severity: Severity, text: impl Into<String>) {
+        self.send(Line { program, severity, text: text.into(), fields: Vec::new() });
+    }
+
+    fn send(&self, line: Line) {
+        // Several sessions may find the same last place free: the bound is as many lines more as there are threads.
+        if self.backlog.waiting.load(Ordering::Relaxed) >= QUEUE_LINES {
+            self.backlog.left_out.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        self.backlog.waiting.fetch_add(1, Ordering::Relaxed);
+        // The writer ends after everybody who logs.
+        let _ = self.queue.send(Order::Line(line));
+    }
+
+    /// Logs an informational line.
+    pub fn info(&self, text: impl Into<String>) {
+        self.line(Severity::Info, text);
+    }
+
+    /// Logs a warning; `warning: ` is put in front of the text.
+    pub fn warn(&self, text: impl Into<String>) {
+        self.line(Severity::Warning, text);
+    }
+
+    /// Opens the target's file again, for log rotation.
+    pub fn reopen(&self) {
+        // As with lines.
+        let _ = self.queue.send(Order::Reopen);
+    }
+}
+
+impl Writer {
+    /// Writes what is queued and ends.
+    pub fn finish(self) {
+        if self.queue.send(Order::Finish).is_ok() {
+            // A writer that panicked has nothing left to write.
+            let _ = self.thread.join();
+        }
+    }
+}
+
+fn write_all(orders: &Receiver<Order>, mut sink: Sink, backlog: &Backlog) {
+    loop {
+        let order = match orders.try_recv() {
+            Ok(order) => order,
+            Err(TryRecvError::Disconnected) => return sink.flush(),
+            Err(TryRecvError::Empty) => {
+                sink.flush();
+                let Ok(order) = orders.recv() else { return };
+                if matches!(order, Order::Line(_)) {
+                    std::thread::sleep(GATHERING);
+                }
+                order
+            }
+        };
+        match order {
+            Order::Line(line) => {
+                backlog.waiting.fetch_sub(1, Ordering::Relaxed);
+                sink.write(&line);
+                if sink.gathered() >= WRITE_SIZE {
+                    sink.flush();
+                }
+            }
+            Order::Reopen => sink.reopen(),
+            Order::Finish => return sink.flush(),
+        }
+        let missing = backlog.left_out.swap(0, Ordering::Relaxed);
+        if missing > 0 {
+            let text = format!("{missing} log lines left out: the log target is too slow");
+            sink.write(&Line { program: PROGRAM, severity: Severity::Warning, text, fields: Vec::new() });
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Sink {
+    Stderr { journal: bool, prefix: Prefix, buffer: Vec<u8> },
+    File { path: PathBuf, file: File, prefix: Prefix, buffer: Vec<u8> },
+    Datagram { path: &'static str, socket: UnixDatagram, journal: bool },
+}
+
+impl Sink {
+    fn open(target: &LogTarget) -> io::Result<Self> {
+        Ok(match target {
+            // systemd says by this variable that standard error is the journal, which adds time, host and name by itself.
+            LogTarget::Stderr => Self::Stderr {
+                journal: std::env::var_os("JOURNAL_STREAM").is_some(),
+                prefix: Prefix::new(),
+                buffer: Vec::new(),
+            },
+            LogTarget::File(path) => {
+                Self::File { path: path.clone(), file: append(path)?, prefix: Prefix::new(), buffer: Vec::new() }
+            }
+            LogTarget::Syslog => Self::datagram("/dev/log", false)?,
+            LogTarget::Journald => Self::datagram("/run/systemd/journal/socket", true)?,
+        })
+    }
+
+    fn datagram(path: &'static str, journal: bool) -> io::Result<Self> {
+        let socket = UnixDatagram::unbound()?;
+        socket.connect(path).map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))?;
+        Ok(Self::Datagram { path, socket, journal })
+    }
+
+    fn write(&mut self, line: &Line) {
+        let text = &line.text;
+        let word = match line.severity {
+            Severity::Error => "error: ",
+            Severity::Warning => "warning: ",
+            Severity::Info | Severity::Debug => "",
+        };
+        match self {
+            Self::Stderr { journal: true, buffer, .. } => {
+                buffer.extend_from_slice(format!("<{}>{word}{text}\n", line.severity as u8).as_bytes());
+            }
+            Self::Stderr { prefix, buffer, .. } | Self::File { prefix, buffer, .. } => {
+                let pid = prefix.pid;
+                let time_and_host = prefix.now();
+                // Writing to a buffer in memory cannot fail.
+                let _ = writeln!(buffer, "{time_and_host}{}[{pid}]: {word}{text}", line.program);
+            }
+            Self::Datagram { path, socket, journal } => {
+                let message = if *journal { journal_message(line, word) } else { syslog_message(line, word) };
+                // The syslog daemon may have been restarted: its socket is a new one then. One try, and the line is lost.
+                if socket.send(&message).is_err() && socket.connect(*path).is_ok() {
+                    let _ = socket.send(&message);
+                }
+            }
+        }
+    }
+
+    /// Bytes that wait for the next flush.
+    fn gathered(&self) -> usize {
+        match self {
+            Self::Stderr { buffer, .. } | Self::File { buffer, .. } => buffer.len(),
+            Self::Datagram { .. } => 0,
+        }
+    }
+
+    fn flush(&mut self) {
+        let result = match self {
+            Self::Stderr { buffer, .. } => io::stderr().write_all(buffer).inspect(|()| buffer.clear()),
+            Self::File { file, buffer, .. } => file.write_all(buffer).inspect(|()| buffer.clear()),
+            Self::Datagram { .. } => Ok(()),
+        };
+        // A full disk must not become a full memory: what could not be written is gone.
+        if let (Err(_), Self::Stderr { buffer, .. } | Self::File { buffer, .. }) = (result, self) {
+            buffer.clear();
+        }
+    }
+
+    fn reopen(&mut self) {
+        self.flush();
+        if let Self::File { path, file, .. } = self
+            && let Ok(opened) = append(path)
+        {
+            *file = opened;
+        }
+    }
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+/// `Mon dd HH:MM:SS host `, made anew once a second.
+#[derive(Debug)]
+struct Prefix {
+    host: String,
+    pid: u32,
+    second: i64,
+    text: String,
+}
+
+impl Prefix {
+    fn new() -> Self {
+        let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+        let host = host.split('.').next().unwrap_or_default().to_owned();
+        let host = if host.is_empty() { "localhost".into() } else { host };
+        Self { host, pid: std::process::id(), second: i64::MIN, text: String::new() }
+    }
+
+    fn now(&mut self) -> &str {
+        let now = jiff::Zoned::now();
+        if now.timestamp().as_second() != self.second {
+            self.second = now.timestamp().as_second();
+            self.text = format!("{} {} ", now.strftime("%b %e %H:%M:%S"), self.host);
+        }
+        &self.text
+    }
+}
+
+/// RFC 3164, as local syslog daemons take it: no host name.
+fn syslog_message(line: &Line, word: &str) -> Vec<u8> {
+    let priority = FACILITY_MAIL * 8 + line.severity as u8;
+    let time = jiff::Zoned::now().strftime("%b %e %H:%M:%S").to_string();
+    format!("<{priority}>{time} {}[{}]: {word}{}", line.program, std::process::id(), line.text).into_bytes()
+}
+
+/// The journal's native protocol: `NAME=value` lines. A line feed in a value would begin another field, so none is let through.
+fn journal_message(line: &Line, word: &str) -> Vec<u8> {
+    let mut message = format!(
+        "PRIORITY={}\nSYSLOG_FACILITY={FACILITY_MAIL}\nSYSLOG_IDENTIFIER={}\nSYSLOG_PID={}\nMESSAGE={word}{}\n",
+        line.severity as u8,
+        line.program,
+        std::process::id(),
+        line.text.replace('\n', " ")
+    );
+    for (name, value) in &line.fields {
+        message.push_str(&format!("{name}={}\n", value.replace('\n', " ")));
+    }
+    message.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_lines_have_the_syslog_form_and_survive_rotation() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let (log, writer) = Log::open(&LogTarget::File(path.clone())).unwrap();
+        log.info("CONNECT from [192.0.2.1]:1 to [192.0.2.2]:25");
+        log.warn("something");
+        writer.finish();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let form = regex::Regex::new(
+            r"^[A-Z][a-z]{2} [ 0-9]\d \d\d:\d\d:\d\d \S+ mxscreen\[\d+\]: CONNECT from \[192.0.2.1\]:1 to \[192.0.2.2\]:25$",
+        )
+        .unwrap();
+        let mut lines = text.lines();
+        assert!(form.is_match(lines.next().unwrap()), "{text}");
+        assert!(lines.next().unwrap().ends_with("]: warning: something"), "{text}");
+
+        let (log, writer) = Log::open(&LogTarget::File(path.clone())).unwrap();
+        let rotated = folder.path().join("log.1");
+        std::fs::rename(&path, &rotated).unwrap();
+        log.reopen();
+        log.info("after");
+        writer.finish();
+        assert!(std::fs::read_to_string(&path).unwrap().ends_with("after\n"));
+        assert!(!std::fs::read_to_string(&rotated).unwrap().contains("after"));
+    }
+
+    #[test]
+    fn a_stuck_writer_costs_lines_and_says_how_many() {
+        let folder = tempfile::tempdir().unwrap();
+        let (queue, orders) = channel();
+        let backlog = Arc::new(Backlog::default());
+        let log = Log { queue: queue.clone(), backlog: Arc::clone(&backlog), takes_fields: false };
+        for number in 0..QUEUE_LINES + 3 {
+            log.info(number.to_string());
+        }
+        log.reopen();
+        queue.send(Order::Finish).unwrap();
+        let path = folder.path().join("log");
+        write_all(&orders, Sink::open(&LogTarget::File(path.clone())).unwrap(), &backlog);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), QUEUE_LINES + 1);
+        assert!(text.contains("]: warning: 3 log lines left out: "), "{text}");
+        assert_eq!(backlog.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn journal_fields_stay_one_line_each() {
+        let line = Line {
+            program: PROGRAM,
+            severity: Severity::Warning,
+            text: "a\nb".into(),
+            fields: vec![("MXSCREEN_CLIENT", "x\ny".into())],
+        };
+        let message = journal_message(&line, "warning: ");
+        let text = String::from_utf8(message).unwrap();
+        assert!(text.contains("\nMESSAGE=warning: a b\n"), "{text}");
+        assert!(text.ends_with("MXSCREEN_CLIENT=x y\n"), "{text}");
+    }
+
+    #[test]
+    fn a_missing_folder_is_named() {
+        let error = Log::open(&LogTarget::File("/nonexistent/folder/log".into())).unwrap_err();
+        assert!(error.to_string().contains("/nonexistent/folder/log"), "{error}");
+    }
+}

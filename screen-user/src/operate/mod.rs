@@ -1,0 +1,10 @@
+//! What the operator sees and says: command line, control socket, log, status.
+
+pub mod cli;
+pub mod command;
+pub mod control;
+pub mod exit;
+pub mod log;
+pub mod request;
+pub mod table;
+pub mod trace;

@@ -1,0 +1,145 @@
+//! What `mxscreen SUBCOMMAND` says to a running gate, and what it hears: one JSON line each way.
+
+use std::{
+    io::{self, BufRead, BufReader, Write},
+    net::IpAddr,
+    os::unix::net::UnixStream,
+    path::Path,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    cli::Which,
+    exit::{Code, Failure},
+};
+
+/// How long a command waits for the gate's answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A request to the gate.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Everything `status` shows.
+    Status,
+    /// Everything known of one client.
+    Explain {
+        /// The client.
+        address: IpAddr,
+    },
+    /// Deny a network.
+    Deny(Entry),
+    /// Allow a network.
+    Allow(Entry),
+    /// Forget what was entered for, or learned of, a network.
+    Forget {
+        /// The network.
+        net: IpNet,
+    },
+    /// The gate's lists.
+    List {
+        /// One of them; all if left out.
+        which: Option<Which>,
+    },
+    /// Read configuration and tables again.
+    Reload,
+    /// Drain and stop.
+    Stop,
+}
+
+/// A run-time entry that is asked for.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// The network.
+    pub net: IpNet,
+    /// How long it holds, in seconds; without it, until it is forgotten.
+    pub seconds: Option<u64>,
+    /// Why.
+    pub reason: String,
+}
+
+/// The gate's answer.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// Done; what was asked for.
+    Done(Value),
+    /// Not done.
+    Refused {
+        /// The exit status for it.
+        code: u8,
+        /// Why.
+        message: String,
+    },
+}
+
+impl Answer {
+    /// A refusal that the client command turns into its exit status.
+    #[must_use]
+    pub fn refused(failure: &Failure) -> Self {
+        Self::Refused { code: failure.code as u8, message: failure.message.clone() }
+    }
+}
+
+/// Sends `request` to the gate behind `control` and waits for its answer.
+///
+/// # Errors
+/// No gate listens there (exit 69), this user may not talk to it (77), or it refused (its own code).
+pub fn ask(control: &Path, request: &Request) -> Result<Value, Failure> {
+    let failed = |error: &io::Error| {
+        let path = control.display();
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            Failure::no_permission(format!("{path}: {error}: talking to the gate needs root or its group"))
+        } else {
+            Failure::unavailable(format!("{path}: {error}: is mxscreen running? (--control names another socket)"))
+        }
+    };
+    let mut stream = UnixStream::connect(control).map_err(|error| failed(&error))?;
+    stream.set_read_timeout(Some(PATIENCE)).map_err(|error| failed(&error))?;
+    let mut line = serde_json::to_string(request).map_err(Failure::bug)?;
+    line.push('\n');
+    stream.write_all(line.as_bytes()).map_err(|error| failed(&error))?;
+    let mut reply = String::new();
+    BufReader::new(stream).read_line(&mut reply).map_err(|error| failed(&error))?;
+    match serde_json::from_str(&reply) {
+        Ok(Answer::Done(value)) => Ok(value),
+        Ok(Answer::Refused { code, message }) => Err(Failure { code: code_of(code), message }),
+        Err(_) => Err(Failure::unavailable(format!("{}: the gate ended before it answered", control.display()))),
+    }
+}
+
+fn code_of(number: u8) -> Code {
+    [Code::Usage, Code::Unavailable, Code::NoPermission]
+        .into_iter()
+        .find(|code| *code as u8 == number)
+        .unwrap_or(Code::Bug)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_survive_the_socket() {
+        let request = Request::Deny(Entry {
+            net: "192.0.2.0/24".parse().unwrap(),
+            seconds: Some(3600),
+            reason: "it \"hammers\"\nus".into(),
+        });
+        let line = serde_json::to_string(&request).unwrap();
+        assert!(!line.contains('\n'));
+        assert_eq!(serde_json::from_str::<Request>(&line).unwrap(), request);
+    }
+
+    #[test]
+    fn nobody_there_is_exit_69() {
+        let failure = ask(Path::new("/nonexistent/control.sock"), &Request::Status).unwrap_err();
+        assert_eq!(failure.code, Code::Unavailable);
+        assert!(failure.message.contains("/nonexistent/control.sock"), "{failure}");
+    }
+}
