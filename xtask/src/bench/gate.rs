@@ -1,0 +1,102 @@
+//! The gate as a contender: before the mail server, without its kernel part, which would take the screener's work away.
+
+use std::{
+    fs::{self, File},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{
+    contender::Setting,
+    ground::{self, SERVER},
+    postscreen::{self, Postfix},
+};
+use crate::{process::Guarded, workspace};
+
+/// The running gate, and the mail server behind it.
+pub(super) struct Gate {
+    process: Guarded,
+    _backend: Option<Postfix>,
+}
+
+impl Gate {
+    /// Starts it with its files in `folder`.
+    pub(super) fn start(setting: Setting, folder: &Path) -> Result<Self> {
+        let backend = setting.hand_over.then(|| Postfix::start(&folder.join("postfix"), setting, false)).transpose()?;
+        let config = folder.join("mxscreen.toml");
+        fs::write(&config, settings(setting, folder)).with_context(|| format!("can't write {}", config.display()))?;
+        let output = File::create(folder.join("output")).context("can't make a file for the gate's output")?;
+        let mut command = ground::server(workspace::gate());
+        command.arg("run").arg("--config").arg(&config).stdin(Stdio::null());
+        command.stdout(output.try_clone().context("can't share the gate's output")?).stderr(output);
+        let mut process = Guarded(command.spawn().context("can't start the gate")?);
+        let begin = Instant::now();
+        // The control socket answers a little before the gate is ready; its line in the log comes last.
+        while UnixStream::connect(control(folder)).is_err() || !is_ready(folder) {
+            if process.0.try_wait().context("lost the gate")?.is_some() || begin.elapsed() > Duration::from_secs(20) {
+                bail!("the gate did not start:\n{}", fs::read_to_string(folder.join("output")).unwrap_or_default());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(Self { process, _backend: backend })
+    }
+
+    /// Its process; nsenter has become it.
+    pub(super) fn pid(&self) -> Result<u32> {
+        Ok(self.process.0.id())
+    }
+}
+
+fn control(folder: &Path) -> PathBuf {
+    folder.join("control.sock")
+}
+
+fn is_ready(folder: &Path) -> bool {
+    fs::read_to_string(folder.join("log")).is_ok_and(|log| log.lines().any(|line| line.ends_with("]: ready")))
+}
+
+fn settings(setting: Setting, folder: &Path) -> String {
+    let Setting { greet_wait, hand_over } = setting;
+    format!(
+        r#"hostname = "{host}"
+layout = "front"
+listen = ["{SERVER}"]
+[access]
+list = []
+[pregreet]
+wait = "{greet_wait}s"
+stress_wait = "{greet_wait}s"
+action = "enforce"
+[bare_newline]
+enable = {deep}
+[limits]
+pre_queue = {pre_queue}
+post_queue = {post_queue}
+[cache]
+backend = "memory"
+[forward]
+to = ["{backend}"]
+client_address = "none"
+[kernel]
+mode = "off"
+[state]
+directory = "{folder}/state"
+[control]
+socket = "{control}"
+[log]
+target = "file:{folder}/log"
+"#,
+        host = postscreen::HOSTNAME,
+        deep = !hand_over,
+        pre_queue = postscreen::PRE_QUEUE,
+        post_queue = postscreen::POST_QUEUE,
+        backend = postscreen::BACKEND,
+        folder = folder.display(),
+        control = control(folder).display(),
+    )
+}

@@ -1,0 +1,66 @@
+//! `cargo xtask bench`: measurements. Everything that is compared is measured in the same run, in turns; nothing is asserted.
+
+mod contender;
+mod crowd;
+mod gate;
+mod ground;
+mod postscreen;
+mod screener;
+mod table;
+mod usage;
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::{
+    process::{self, say},
+    sandbox, setup,
+};
+
+/// What `cargo xtask bench` takes.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// What to measure
+    #[arg(value_enum, default_value_t = Subject::Screener)]
+    subject: Subject,
+    /// How often each measurement is repeated; medians are shown
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    rounds: u16,
+    /// Clients that wait at once in the measurement of a full house
+    #[arg(long, value_name = "N", default_value_t = 15_000)]
+    waiting: u16,
+    /// Only these measurements, by the beginning of their names
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+}
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Subject {
+    /// The gate beside Debian's postscreen
+    Screener,
+}
+
+/// Runs one subject in a sandbox of its own.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    if !sandbox::is_inside() {
+        setup::ensure(&[setup::Part::Build, setup::Part::Sandbox])?;
+        process::run(process::cargo().args(["build", "--release", "--locked", "-p", "screen-user"]))
+            .context("can't build the gate")?;
+        say("measuring in a sandbox; what else the machine does changes the numbers, less so their ratios");
+        return sandbox::run_inside();
+    }
+    sandbox::settle()?;
+    all_descriptors()?;
+    match options.subject {
+        Subject::Screener => screener::run(options),
+    }
+}
+
+/// Lets this process and what it starts have as many descriptors as the system allows.
+fn all_descriptors() -> Result<()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).context("can't read the limit on descriptors")?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).context("can't raise the limit on descriptors")
+}

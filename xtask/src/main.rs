@@ -1,0 +1,65 @@
+//! The project's own commands: `cargo xtask VERB`.
+
+mod bench;
+mod build;
+mod demo;
+mod fuzz;
+mod lint;
+mod oracle;
+mod process;
+mod sandbox;
+mod setup;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's own commands.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install what building, checking and testing need (Debian, Ubuntu)
+    Setup,
+    /// Build target/release/mxscreen
+    Build,
+    /// Check formatting, clippy (kernel half included), documentation, and where `unsafe` stands
+    Lint,
+    /// Install what is missing and run every test
+    Test(test::Options),
+    /// Replay recorded screening scenarios against the gate
+    Oracle(oracle::Options),
+    /// Show the gate at work in a sandbox, with a real Postfix behind it
+    Demo(demo::Options),
+    /// Measure the gate beside what it is compared with, in one run
+    Bench(bench::Options),
+    /// Feed the parsers and the session core with generated input for a bounded time
+    Fuzz(fuzz::Options),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().verb {
+        Verb::Setup => setup::everything(),
+        Verb::Build => build::release(),
+        Verb::Lint => lint::run(),
+        Verb::Test(options) => test::run(&options),
+        Verb::Oracle(options) => oracle::run(&options),
+        Verb::Demo(options) => demo::run(&options),
+        Verb::Bench(options) => bench::run(&options),
+        Verb::Fuzz(options) => fuzz::run(&options),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
