@@ -1,0 +1,147 @@
+//! The topology of a test: an edge host and its clients.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Mutex, Once, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use tempfile::TempDir;
+
+use crate::{netns::Namespace, privilege};
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+static SWEPT: Once = Once::new();
+
+/// An edge host and client hosts, all of them namespaces, and a directory for the test's files.
+///
+/// Client host `n` shares the networks 198.(18+n).0.0/16 and 2001:2:n::/48 with the edge, whose own addresses end in 1.
+#[derive(Debug)]
+pub struct Net {
+    /// The host with the mail server and the gate.
+    pub edge: Namespace,
+    /// The hosts of the clients.
+    pub clients: Vec<Host>,
+    directory: TempDir,
+    id: String,
+}
+
+/// A host of clients, with as many addresses as the test asks for.
+#[derive(Debug)]
+pub struct Host {
+    /// Its namespace.
+    pub namespace: Namespace,
+    number: u8,
+    addresses: Mutex<Vec<IpAddr>>,
+}
+
+impl Net {
+    /// An edge with one client host; none where the machine can't do that and the test is to be skipped.
+    #[must_use]
+    pub fn new() -> Option<Self> {
+        Self::with_clients(1)
+    }
+
+    /// An edge with `clients` client hosts.
+    ///
+    /// # Panics
+    ///
+    /// When the machine should be able to, and is not.
+    #[must_use]
+    pub fn with_clients(clients: u8) -> Option<Self> {
+        if !privilege::ready() {
+            return None;
+        }
+        SWEPT.call_once(sweep);
+        let id = format!("mxs{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let directory = tempfile::Builder::new().prefix(&format!("{id}-")).tempdir().expect("a directory for the test");
+        // Postfix and a gate without privileges have to get to their files.
+        std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
+        let edge = Namespace::new(format!("{id}-edge"));
+        let clients = (0..clients).map(|number| Host::join(&edge, format!("{id}-client{number}"), number)).collect();
+        Some(Self { edge, clients, directory, id })
+    }
+
+    /// The test's directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// A name that no other test of any run has: `mxs`, process, number.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The only client host of most tests.
+    #[must_use]
+    pub fn client(&self) -> &Host {
+        &self.clients[0]
+    }
+}
+
+impl Host {
+    fn join(edge: &Namespace, name: String, number: u8) -> Self {
+        let namespace = Namespace::new(name);
+        edge.ip(&format!("link add mx{number} type veth peer name c0 netns {}", namespace.name()));
+        edge.ip(&format!("address add 198.{}.0.1/16 dev mx{number}", 18 + number));
+        edge.ip(&format!("address add 2001:2:{number}::1/48 dev mx{number} nodad"));
+        edge.ip(&format!("link set mx{number} up"));
+        namespace.ip("link set c0 up");
+        Self { namespace, number, addresses: Mutex::default() }
+    }
+
+    /// Port 25 of the edge as this host reaches it, in the family of `client`.
+    #[must_use]
+    pub fn edge(&self, client: IpAddr) -> SocketAddr {
+        let address = match client {
+            IpAddr::V4(_) => IpAddr::from([198, 18 + self.number, 0, 1]),
+            IpAddr::V6(_) => IpAddr::from([0x2001, 2, u16::from(self.number), 0, 0, 0, 0, 1]),
+        };
+        SocketAddr::new(address, 25)
+    }
+
+    /// Gives the host this address, if it has not got it yet.
+    pub fn adopt(&self, address: IpAddr) {
+        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        if addresses.contains(&address) {
+            return;
+        }
+        match address {
+            IpAddr::V4(_) => self.namespace.ip(&format!("address add {address}/16 dev c0")),
+            IpAddr::V6(_) => self.namespace.ip(&format!("address add {address}/48 dev c0 nodad")),
+        }
+        addresses.push(address);
+    }
+}
+
+/// Removes what runs that were killed, and so could not tidy up, have left behind.
+fn sweep() {
+    let leftovers = |directory: &str| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).filter(|path| owner(path).is_some_and(is_gone)).collect()
+    };
+    for namespace in leftovers("/run/netns") {
+        // Another run may be sweeping too; whoever is second finds nothing.
+        drop(Command::new("ip").args(["netns", "del"]).args(namespace.file_name()).output());
+    }
+    let temporary = std::env::temp_dir();
+    for directory in leftovers("/sys/fs/bpf").into_iter().chain(leftovers(&temporary.to_string_lossy())) {
+        drop(std::fs::remove_dir_all(directory));
+    }
+}
+
+/// The process that a name `mxs<process>-<number>...` belongs to.
+fn owner(path: &Path) -> Option<u32> {
+    let (process, number) = path.file_name()?.to_str()?.strip_prefix("mxs")?.split_once('-')?;
+    number.starts_with(|digit: char| digit.is_ascii_digit()).then(|| process.parse().ok())?
+}
+
+fn is_gone(process: u32) -> bool {
+    !Path::new("/proc").join(process.to_string()).exists()
+}

@@ -1,0 +1,239 @@
+//! Debian's own Postfix, as an instance of its own on the edge: nothing under /etc or /var is touched.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, chown},
+    path::{Path, PathBuf},
+    thread,
+};
+
+use nix::unistd::{Gid, Group, Uid, User};
+
+use crate::{
+    net::Net,
+    netns::run,
+    process::Process,
+    wait::{SOON, wait_for},
+};
+
+const MASTER: &str = "/usr/lib/postfix/sbin/master";
+
+/// A running Postfix that takes mail for example.test and delivers it to a maildir. Dropping it ends it.
+#[derive(Debug)]
+pub struct Postfix {
+    master: Option<Process>,
+    directory: PathBuf,
+    on_client: bool,
+}
+
+impl Postfix {
+    /// Starts Postfix on port 25 of every address of the edge, in its stock configuration.
+    #[must_use]
+    #[track_caller]
+    pub fn start(net: &Net) -> Self {
+        Self::start_with(net, &[])
+    }
+
+    /// As [`Postfix::start`], with more `smtpd` services: `(address:port, options)`, such as
+    /// `("127.0.0.1:10025", "smtpd_upstream_proxy_protocol=haproxy")`. With any of them, port 25 is left alone.
+    ///
+    /// # Panics
+    ///
+    /// When it does not come up.
+    #[must_use]
+    #[track_caller]
+    pub fn start_with(net: &Net, services: &[(&str, &str)]) -> Self {
+        let directory = net.directory().join("postfix");
+        lay_out(&directory, services);
+        let mut postfix = Self { master: None, directory, on_client: false };
+        postfix.up(net);
+        postfix
+    }
+
+    /// Starts Postfix on the client host, as a client of the edge: it takes mail on 127.0.0.1:10026, relays all of it, and tries again
+    /// every second. With `tls`, it delivers with TLS or not at all.
+    ///
+    /// # Panics
+    ///
+    /// When it does not come up.
+    #[must_use]
+    #[track_caller]
+    pub fn relaying(net: &Net, tls: bool) -> Self {
+        let directory = net.directory().join("postfix-client");
+        lay_out(&directory, &[("127.0.0.1:10026", "")]);
+        let security = format!("smtp_tls_security_level={}", if tls { "encrypt" } else { "none" });
+        let settings = [
+            "myhostname=sender.example.test",
+            "virtual_mailbox_domains=",
+            "relayhost=[198.18.0.1]",
+            "smtp_tls_loglevel=1",
+            "minimal_backoff_time=1s",
+            "maximal_backoff_time=1s",
+            "queue_run_delay=1s",
+            "smtp_destination_concurrency_failed_cohort_limit=0",
+        ];
+        let etc = directory.join("etc").display().to_string();
+        run("postconf", ["-c", &etc, "-e"].into_iter().chain(settings).chain([security.as_str()]));
+        let mut postfix = Self { master: None, directory, on_client: true };
+        postfix.up(net);
+        postfix
+    }
+
+    /// Starts it (again).
+    ///
+    /// # Panics
+    ///
+    /// When it does not come up.
+    #[track_caller]
+    pub fn up(&mut self, net: &Net) {
+        let before = self.logged("daemon started");
+        let config = self.directory.join("etc").display().to_string();
+        let output = self.directory.join("output");
+        let host = if self.on_client { &net.client().namespace } else { &net.edge };
+        self.master = Some(Process::start(host, Path::new(MASTER), &["-c", &config, "-d"], &output));
+        wait_for("Postfix starts", SOON, || (self.logged("daemon started") > before).then_some(()));
+    }
+
+    /// Ends it, with all its processes.
+    pub fn down(&mut self) {
+        self.master = None;
+    }
+
+    /// Its mail log.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("maillog")).unwrap_or_default()
+    }
+
+    /// How many lines of its log hold `text`.
+    #[must_use]
+    pub fn logged(&self, text: &str) -> usize {
+        self.log().lines().filter(|line| line.contains(text)).count()
+    }
+
+    /// Waits for a line of its log that holds `text` and returns it.
+    ///
+    /// # Panics
+    ///
+    /// When none comes.
+    #[track_caller]
+    pub fn wait_log(&self, text: &str) -> String {
+        wait_for(&format!("Postfix logs \"{text}\""), SOON, || {
+            self.log().lines().find(|line| line.contains(text)).map(str::to_owned)
+        })
+    }
+
+    /// Waits until `count` messages are delivered, and returns them, newest last, with `\n` as the end of line.
+    ///
+    /// # Panics
+    ///
+    /// When there are fewer.
+    #[track_caller]
+    #[must_use]
+    pub fn wait_mail(&self, count: usize) -> Vec<String> {
+        let inbox = self.directory.join("mail/inbox/new");
+        wait_for(&format!("{count} messages are delivered"), SOON, || {
+            let mut files: Vec<_> = fs::read_dir(&inbox).ok()?.flatten().map(|entry| entry.path()).collect();
+            files.sort_by_key(|file| fs::metadata(file).and_then(|data| data.modified()).ok());
+            let mail: Option<Vec<String>> = files.iter().map(|file| fs::read_to_string(file).ok()).collect();
+            mail.filter(|mail| mail.len() >= count)
+        })
+    }
+}
+
+impl Drop for Postfix {
+    fn drop(&mut self) {
+        self.down();
+        if thread::panicking() {
+            eprintln!("--- Postfix\n{}", self.log());
+        }
+    }
+}
+
+/// Configuration, queue and mail directories with the owners that Postfix wants to see.
+fn lay_out(directory: &Path, services: &[(&str, &str)]) {
+    let postfix = User::from_name("postfix").ok().flatten().expect("the account postfix");
+    let postdrop = Group::from_name("postdrop").ok().flatten().expect("the group postdrop").gid;
+    let nobody = (Uid::from_raw(65534), Gid::from_raw(65534));
+    let etc = directory.join("etc");
+    let make = |name: &str, mode: u32, (uid, gid): (Uid, Gid)| {
+        let path = directory.join(name);
+        fs::create_dir_all(&path).expect("a directory of Postfix");
+        fs::set_permissions(&path, PermissionsExt::from_mode(mode)).expect("chmod");
+        chown(&path, Some(uid.as_raw()), Some(gid.as_raw())).expect("chown");
+    };
+    let root = (Uid::from_raw(0), Gid::from_raw(0));
+    make("queue", 0o755, root);
+    for name in
+        ["active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved", "trace"]
+    {
+        make(&format!("queue/{name}"), 0o700, (postfix.uid, root.1));
+    }
+    make("queue/pid", 0o755, root);
+    make("queue/maildrop", 0o730, (postfix.uid, postdrop));
+    make("queue/public", 0o710, (postfix.uid, postdrop));
+    make("data", 0o755, (postfix.uid, root.1));
+    make("mail", 0o755, nobody);
+    run("cp", [Path::new("-rL"), Path::new("/etc/postfix"), &etc]);
+    settings(directory, &etc.display().to_string());
+    ports(&etc, services);
+}
+
+fn settings(directory: &Path, etc: &str) {
+    let home = directory.display();
+    run(
+        "postconf",
+        [
+            "-c",
+            etc,
+            "-e",
+            &format!("queue_directory={home}/queue"),
+            &format!("data_directory={home}/data"),
+            // Without a syslog daemon in the namespace, Postfix writes its log by itself.
+            &format!("maillog_file={home}/maillog"),
+            &format!("maillog_file_prefixes={home}"),
+            "myhostname=mx.example.test",
+            "mydestination=localhost",
+            "inet_interfaces=all",
+            "inet_protocols=all",
+            "mynetworks=127.0.0.0/8 [::1]/128",
+            // There is no DNS in the namespace that could name the clients.
+            "smtpd_peername_lookup=no",
+            // Tests look for the client's port, too.
+            "smtpd_client_port_logging=yes",
+            // Mail has to stay readable as it came: a maildir for every recipient.
+            "virtual_mailbox_domains=example.test",
+            &format!("virtual_mailbox_base={home}/mail"),
+            "virtual_mailbox_maps=static:inbox/",
+            "virtual_uid_maps=static:65534",
+            "virtual_gid_maps=static:65534",
+            "virtual_mailbox_limit=0",
+            "message_size_limit=52428800",
+            "alias_maps=",
+            "smtpd_tls_security_level=none",
+            "smtp_tls_security_level=none",
+        ],
+    );
+    // Debian's chroot would need a copy of system files in the queue directory.
+    run("postconf", ["-c", etc, "-F", "*/*/chroot=n"]);
+}
+
+fn ports(etc: &Path, services: &[(&str, &str)]) {
+    if services.is_empty() {
+        return;
+    }
+    let path = etc.join("master.cf");
+    let master = fs::read_to_string(&path).expect("master.cf");
+    let mut kept: String = master
+        .lines()
+        .filter(|line| !(line.starts_with("smtp ") && line.contains(" inet ")))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    for (address, option) in services {
+        kept.push_str(&format!("{address} inet n - n - - smtpd\n"));
+        if !option.is_empty() {
+            kept.push_str(&format!(" -o {option}\n"));
+        }
+    }
+    fs::write(&path, kept).expect("master.cf");
+}

@@ -1,0 +1,23 @@
+//! End-to-end tests: what clients, mail servers and operators see of a running gate. Each test reads like the story of a client.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod denied;
+mod dnsbl;
+mod early_talker;
+mod good_client;
+mod harness;
+mod lifecycle;
+mod limit;
+mod log_targets;
+mod proxy;
+mod real_clients;
+mod relay;
+mod startup;
+mod tls;
