@@ -38,23 +38,25 @@ pub(super) fn read(table: &str) -> Result<Lines, String> {
     };
     match kind {
         "cidr" => Ok(Lines::Cidr(lines)),
-        "regexp" | "pcre" => Ok(Lines::Patterns(lines.iter().filter_map(|line| pattern(line)).collect())),
-        "inline" => Ok(Lines::Pairs(
-            lines
-                .iter()
-                .filter_map(|line| line.split_once('='))
-                .map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
-                .collect(),
-        )),
-        _ if INDEXED.contains(&kind) => Ok(Lines::Pairs(
-            lines
-                .iter()
-                .filter_map(|line| line.split_once(|letter: char| letter.is_ascii_whitespace()))
-                .map(|(key, value)| (key.trim_end_matches(':').to_owned(), value.trim().to_owned()))
-                .collect(),
-        )),
+        "regexp" | "pcre" => every(&lines, pattern).map(Lines::Patterns),
+        "inline" => every(&lines, |line| {
+            let (key, value) = line.split_once('=')?;
+            Some((key.trim().to_owned(), value.trim().to_owned()))
+        })
+        .map(Lines::Pairs),
+        _ if INDEXED.contains(&kind) => every(&lines, |line| {
+            let (key, value) = line.split_once(|letter: char| letter.is_ascii_whitespace())?;
+            Some((key.trim_end_matches(':').to_owned(), value.trim().to_owned()))
+        })
+        .map(Lines::Pairs),
         _ => Err(format!("tables of type {kind:?} can't be read")),
     }
+}
+
+/// Every line as `read` understands it. One that it does not understand may change what all others mean, so that nothing of the table
+/// is carried over then, and the line is named.
+fn every<T>(lines: &[String], read: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, String> {
+    lines.iter().map(|line| read(line).ok_or_else(|| format!("its line {line:?} can't be carried over"))).collect()
 }
 
 fn file(path: &str) -> Result<Vec<String>, String> {
@@ -62,7 +64,7 @@ fn file(path: &str) -> Result<Vec<String>, String> {
     Ok(logical_lines(&String::from_utf8_lossy(&bytes)).into_iter().map(|(_, line)| line).collect())
 }
 
-/// `/pattern/flags result`; flags other than `i` (which changes nothing here) make it unreadable, as do `if` and `!`.
+/// `/pattern/ result`. Flags, `if` and `!` have no counterpart here.
 fn pattern(line: &str) -> Option<(String, String)> {
     let body = line.strip_prefix('/')?;
     let mut escaped = false;
@@ -74,4 +76,21 @@ fn pattern(line: &str) -> Option<(String, String)> {
     let (source, rest) = (body.get(..end.0)?, body.get(end.0 + 1..)?);
     let (flags, result) = rest.split_once(|letter: char| letter.is_ascii_whitespace())?;
     flags.is_empty().then(|| (format!("/{source}/"), result.trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_without_a_counterpart_is_named_and_its_table_is_left_out() {
+        for line in ["/^bye$/x QUIT", "!/^bye$/ QUIT", "if /^bye/", "/unfinished QUIT"] {
+            let problem = read(&format!("pcre:{{ {{/^ping$/ NOOP}}, {{{line}}} }}")).unwrap_err();
+            assert!(problem.contains(line), "{problem}");
+        }
+        let pairs = read("inline:{ {a = b}, {c d} }").unwrap_err();
+        assert!(pairs.contains("c d"), "{pairs}");
+        let patterns = read("pcre:{ {/^ping$/ NOOP} }").unwrap();
+        assert_eq!(patterns, Lines::Patterns(vec![("/^ping$/".into(), "NOOP".into())]));
+    }
 }
