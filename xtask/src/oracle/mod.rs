@@ -7,10 +7,14 @@
 mod differences;
 mod groups;
 mod network;
+mod ports;
 mod probe;
 mod settings;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context as _, Result};
 
@@ -69,21 +73,42 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     // In the sandbox /run vanishes with it, whatever happens.
     let place = if sandbox::is_inside() { tempfile::tempdir_in("/run") } else { tempfile::tempdir() };
     let work = place.context("can't make a folder for the gates' files")?;
-    let outcome = probe::play(&probe::Plan {
-        tools: &files,
-        scenarios: &scenarios,
-        golden: &golden,
-        dns: &dns,
-        jobs: options.jobs,
-        groups: &groups,
-        network: &network,
-        work: work.path(),
-    });
+    let play = |groups: &[groups::Group], work: &Path| {
+        probe::play(&probe::Plan {
+            tools: &files,
+            scenarios: &scenarios,
+            golden: &golden,
+            dns: &dns,
+            jobs: options.jobs,
+            groups,
+            network: &network,
+            work,
+        })
+    };
+    let outcome = play(&groups, work.path());
     if let Some(keep) = &options.keep {
         process::run(std::process::Command::new("cp").arg("-a").arg(work.path().join(".")).arg(keep))
             .with_context(|| format!("can't keep the files in {}", keep.display()))?;
     }
-    let verdict = differences::judge(&outcome?, &listed);
+    let mut played = outcome?;
+    let doubtful = ports::ambiguous(&work.path().join("played"), &played);
+    if !doubtful.is_empty() {
+        let names = doubtful.iter().filter_map(|name| name.split_once('/').map(|(group, _)| group.to_owned()));
+        let groups = groups::load(&scenarios, &names.collect::<Vec<_>>())?;
+        say(&format!(
+            "playing again, as two connections had the same port: {}",
+            doubtful.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+        ));
+        let again = work.path().join("again");
+        std::fs::create_dir(&again).context("can't make a folder for the second run")?;
+        let second = play(&groups, &again)?;
+        for one in second.into_iter().filter(|one| doubtful.contains(&one.name)) {
+            if let Some(first) = played.iter_mut().find(|first| first.name == one.name) {
+                first.outcome = one.outcome;
+            }
+        }
+    }
+    let verdict = differences::judge(&played, &listed);
     for line in &verdict.lines {
         say(line);
     }
