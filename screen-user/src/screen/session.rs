@@ -330,7 +330,6 @@ impl Session {
             turn.log(line);
         }
         let outcome = self.outcome(verdict, turn.now);
-        turn.screen.count(&outcome);
         turn.push(Effect::End(Box::new(outcome)));
         self.state = State::Ended;
         self.engine = None;

@@ -1,9 +1,6 @@
 //! What all sessions share: counters, stress, live clients, remembered records.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use ipnet::IpNet;
 use jiff::tz::TimeZone;
@@ -13,7 +10,6 @@ use super::{
     dnsbl::{Tally, judge},
     event::DnsblAnswer,
     log::LogLine,
-    outcome::{Outcome, Verdict},
     policy::Policy,
     record::{Client, Record, Stamp, Test},
     records::{DEFAULT_CAPACITY, Records},
@@ -41,7 +37,6 @@ pub struct Screen {
     stress: bool,
     live: HashMap<Client, Live>,
     records: Records,
-    verdicts: BTreeMap<Verdict, u64>,
 }
 
 /// A client while at least one of its sessions is open (spec 0.2, "client info").
@@ -66,8 +61,6 @@ pub struct Snapshot {
     pub clients: usize,
     /// Remembered records.
     pub records: usize,
-    /// Sessions that have ended, by their verdict.
-    pub verdicts: BTreeMap<Verdict, u64>,
 }
 
 /// How a client's record was found when its session chose tests.
@@ -91,7 +84,7 @@ pub(super) enum Source {
 }
 
 impl Screen {
-    /// A screener without sessions and without memory. TLS is absent until [`Screen::set_tls_usable`] says otherwise.
+    /// A screener without sessions and without memory. TLS is absent until [`Screen::set_tls`] says otherwise.
     #[must_use]
     pub fn new(policy: Policy) -> Self {
         Self {
@@ -103,18 +96,12 @@ impl Screen {
             stress: false,
             live: HashMap::new(),
             records: Records::new(DEFAULT_CAPACITY),
-            verdicts: BTreeMap::new(),
         }
     }
 
     /// Sessions that open from now on go by `policy`; running ones keep theirs.
     pub fn set_policy(&mut self, policy: Policy) {
         self.policy = Arc::new(policy);
-    }
-
-    /// Whether a certificate is there, so that STARTTLS can be served.
-    pub fn set_tls_usable(&mut self, usable: bool) {
-        self.set_tls(if usable { TlsState::Usable } else { TlsState::Absent });
     }
 
     /// Whether STARTTLS can be served, and if not, what to say.
@@ -200,7 +187,6 @@ impl Screen {
             stress: self.stress,
             clients: self.live.len(),
             records: self.records.len(),
-            verdicts: self.verdicts.clone(),
         }
     }
 
@@ -318,10 +304,6 @@ impl Screen {
         let record = *record;
         self.records.insert(client, record);
         Some(record)
-    }
-
-    pub(super) fn count(&mut self, outcome: &Outcome) {
-        *self.verdicts.entry(outcome.verdict).or_default() += 1;
     }
 }
 
