@@ -13,4 +13,4 @@ pub mod reason;
 mod user;
 
 /// Changes whenever the layout or the meaning of a map changes; stands in [`abi::Settings::abi`].
-pub const ABI: u32 = 2;
+pub const ABI: u32 = 3;

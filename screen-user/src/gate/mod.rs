@@ -28,7 +28,7 @@ use crate::{
     config::Config,
     dns::{Dnsbl, Subscription},
     forward::{backend::Openings, relay::Traffic},
-    kernel::Kernel,
+    kernel::{Installation, Kernel},
     net::tls::TlsServer,
     operate::log::Log,
     screen::{
@@ -57,6 +57,7 @@ pub struct Gate {
     tls: ArcSwapOption<TlsServer>,
     store: Store,
     kernel: Option<Kernel>,
+    installation: Option<Installation>,
     log: Log,
     notices: Mutex<Vec<String>>,
     counts: Counts,

@@ -30,7 +30,7 @@ use crate::{
     cache::Store,
     config::{self, CacheBackend, ClientAddress, Config, Layout, Loaded},
     forward::{backend::Openings, probe, relay::Traffic},
-    kernel::{Family, Kernel, KernelError, Plan},
+    kernel::{Family, Installation, Kernel, KernelError, Plan},
     net::{listener, tls::TlsServer},
     operate::{
         control,
@@ -84,6 +84,9 @@ async fn serve(loaded: Loaded, source: Source, log: Log) -> Result<(), Failure> 
     tokio::spawn(control::serve(control, Arc::clone(&gate), phase.clone()));
     tokio::spawn(Arc::clone(&gate).keep_house());
     tokio::spawn(Arc::clone(&gate).log_kernel_events());
+    if let Some(messages) = gate.installation.as_ref().and_then(Installation::messages) {
+        tokio::spawn(messages.pass_on());
+    }
     gate.log.info("ready");
     // Without systemd there is nobody to notify.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -112,7 +115,7 @@ async fn start(
     let opened = Store::open(&config.cache, &config.state_directory);
     notices.extend(opened.complaint);
     notices.extend(probe::unreachable(&config).await);
-    let kernel = start_kernel(&config, &mut notices)?;
+    let (installation, kernel) = start_kernel(&config, &mut notices)?.unzip();
     for notice in &notices {
         log.warn(notice.clone());
     }
@@ -128,6 +131,7 @@ async fn start(
         tls: ArcSwapOption::from(tls),
         store: opened.store,
         kernel,
+        installation,
         log,
         notices: Mutex::new(notices),
         counts: Counts::default(),
@@ -143,9 +147,9 @@ async fn start(
     gate.set_dnsbl(&gate.config.load_full())?;
     gate.restore_entries(opened.entries);
     gate.feed_everything();
-    if let Some(kernel) = &gate.kernel {
+    if let (Some(kernel), Some(installation)) = (&gate.kernel, &gate.installation) {
         for listener in &listeners {
-            register(kernel, listener).map_err(|error| kernel_failure(&error))?;
+            register(installation, listener).map_err(|error| kernel_failure(&error))?;
         }
         kernel.begin_steering().map_err(|error| kernel_failure(&error))?;
     }
@@ -179,17 +183,17 @@ fn kernel_failure(error: &KernelError) -> Failure {
 }
 
 /// Makes a listener the one that strangers of its families are given to.
-fn register(kernel: &Kernel, listener: &TcpListener) -> Result<(), KernelError> {
+fn register(installation: &Installation, listener: &TcpListener) -> Result<(), KernelError> {
     let families: &[Family] = match listener.local_addr() {
         Ok(SocketAddr::V4(_)) => &[Family::Ipv4],
         Ok(SocketAddr::V6(address)) if address.ip().is_unspecified() => &[Family::Ipv4, Family::Ipv6],
         _ => &[Family::Ipv6],
     };
-    families.iter().try_for_each(|&family| kernel.register_listener(listener.as_fd(), family))
+    families.iter().try_for_each(|&family| installation.register_listener(listener.as_fd(), family))
 }
 
 /// Starts the kernel half if it is wanted. In layout `front` the gate works without it, and says so.
-fn start_kernel(config: &Config, notices: &mut Vec<String>) -> Result<Option<Kernel>, Failure> {
+fn start_kernel(config: &Config, notices: &mut Vec<String>) -> Result<Option<(Installation, Kernel)>, Failure> {
     let needed = if config.layout == Layout::InPlace {
         Some("layout = \"in-place\"")
     } else if config.forward.client_address == ClientAddress::Kernel {
@@ -205,8 +209,13 @@ fn start_kernel(config: &Config, notices: &mut Vec<String>) -> Result<Option<Ker
             None => Ok(None),
         };
     }
-    match (Kernel::start(&Plan::from_config(config)), needed) {
-        (Ok(kernel), _) => Ok(Some(kernel)),
+    let plan = Plan::from_config(config);
+    let started = Installation::start(&plan).and_then(|installation| {
+        let kernel = Kernel::open(installation.maps()?, &plan)?;
+        Ok((installation, kernel))
+    });
+    match (started, needed) {
+        (Ok(started), _) => Ok(Some(started)),
         (Err(error), Some(key)) => {
             let failure = kernel_failure(&error);
             Err(Failure { message: format!("{key} needs the kernel part: {}", failure.message), ..failure })
@@ -241,8 +250,8 @@ impl Gate {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         // First of all the port goes back: from here on every new client meets the mail server. Whoever is in a listener's queue by
         // then is still taken, as the queue would be reset with its listener.
-        if let Some(kernel) = &self.kernel {
-            kernel.release_port();
+        if let Some(installation) = &self.installation {
+            installation.release_port();
         }
         self.phase.send_replace(Phase::Closing);
         self.log.info(format!("stopping: {} connections go on", self.counts.connections.load(Ordering::Relaxed)));

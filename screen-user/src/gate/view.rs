@@ -13,7 +13,7 @@ use super::{Gate, feed::list_name, run::backend_name, unix_now};
 use crate::{
     access::runtime::{Entry, Kind, Origin},
     config::Layout,
-    kernel::{Kernel, ListId},
+    kernel::{Installation, Kernel, ListId},
     operate::{
         cli::Which,
         exit::Failure,
@@ -231,7 +231,10 @@ impl Gate {
                 "permitted_by_access_list": fed_permits,
             },
             "cache": { "backend": backend_name(&config.cache.backend), "store": self.store.status() },
-            "kernel": self.kernel.as_ref().map_or_else(|| json!({ "running": false }), kernel_status),
+            "kernel": match (&self.kernel, &self.installation) {
+                (Some(kernel), Some(installation)) => kernel_status(kernel, installation),
+                _ => json!({ "running": false }),
+            },
             "dnsbl": self.dnsbl.load().as_ref().map(|dnsbl| dnsbl.stats()),
             "notices": *self.notices.lock().unwrap_or_else(PoisonError::into_inner),
         })
@@ -261,9 +264,10 @@ fn outcomes(counts: BTreeMap<(Verdict, Reason), u64>) -> Value {
         .collect()
 }
 
-fn kernel_status(kernel: &Kernel) -> Value {
+fn kernel_status(kernel: &Kernel, installation: &Installation) -> Value {
     let status = kernel.status();
-    let interfaces: Vec<Value> = status
+    let attached = installation.attached();
+    let interfaces: Vec<Value> = attached
         .interfaces
         .iter()
         .map(|interface| {
@@ -285,13 +289,14 @@ fn kernel_status(kernel: &Kernel) -> Value {
         .into_iter()
         .map(|(reason, total)| (reason.name().to_owned(), json!(total.packets)))
         .collect();
+    let notes = [attached.notes, status.notes].concat();
     json!({
         "running": true,
         "interfaces": interfaces,
-        "programs": status.programs,
+        "programs": attached.programs,
         "tables": tables,
         "packets": totals,
-        "notes": status.notes,
+        "notes": notes,
     })
 }
 

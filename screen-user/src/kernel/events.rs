@@ -6,7 +6,7 @@ use aya::maps::{MapData, RingBuf};
 use screen_common::{abi::Event, reason::Reason};
 use tokio::io::unix::AsyncFd;
 
-use super::{KernelError, clock::Expiry, messages::Messages, prefix::address_of, prefixes::ListId};
+use super::{KernelError, clock::Expiry, prefix::address_of, prefixes::ListId};
 
 /// How often the ring is looked at. The kernel wakes the reader only when the ring fills faster than that: a wake-up for each
 /// event would cost more than the event.
@@ -33,8 +33,6 @@ pub struct KernelEvent {
 #[derive(Debug)]
 pub struct KernelEvents {
     ring: AsyncFd<Ring>,
-    /// Passed on along the way, where they were asked for.
-    messages: Option<Messages>,
 }
 
 struct Ring(RingBuf<MapData>);
@@ -53,19 +51,16 @@ impl std::os::fd::AsRawFd for Ring {
 
 impl KernelEvents {
     /// Reads from `ring`; must be called within a tokio runtime.
-    pub(super) fn new(ring: RingBuf<MapData>, messages: Option<Messages>) -> Result<Self, KernelError> {
+    pub(super) fn new(ring: RingBuf<MapData>) -> Result<Self, KernelError> {
         // SAFETY: the ring's map is open as long as the ring lives, and it answers with the same descriptor each time.
         let ring = unsafe { AsyncFd::register(Ring(ring)) };
         let ring = ring.map_err(|error| KernelError::system("watch the ring of events", error.into()))?;
-        Ok(Self { ring, messages })
+        Ok(Self { ring })
     }
 
     /// The next event, within 20 ms of its making. Loses nothing when cancelled.
     pub async fn next(&mut self) -> KernelEvent {
         loop {
-            if let Some(messages) = &mut self.messages {
-                messages.pass_on();
-            }
             while let Some(bytes) = self.ring.get_mut().0.next() {
                 if let Some(event) = parse(&bytes) {
                     return event;

@@ -1,14 +1,17 @@
 //! Debug messages of the programs, passed on to tracing.
 
-use std::{fmt, io};
+use std::{fmt, io, time::Duration};
 
 use aya::Ebpf;
 use aya_log::EbpfLogger;
 
 use super::KernelError;
 
+/// How often messages are looked for.
+const POLL: Duration = Duration::from_millis(20);
+
 /// The messages that the programs have written and nobody has read yet.
-pub(super) struct Messages(EbpfLogger<ToTracing>);
+pub struct Messages(EbpfLogger<ToTracing>);
 
 impl Messages {
     /// Those of the programs of `ebpf`.
@@ -18,9 +21,12 @@ impl Messages {
             .map_err(|error| KernelError::system("read the programs' messages", io::Error::other(error)))
     }
 
-    /// Passes them on.
-    pub(super) fn pass_on(&mut self) {
-        self.0.flush();
+    /// Passes them on as they come, until it is cancelled.
+    pub async fn pass_on(mut self) {
+        loop {
+            self.0.flush();
+            tokio::time::sleep(POLL).await;
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Load, attach, pin, maps, events: the only place of `unsafe` in the user half.
 //!
-//! [`Kernel`] is all that the rest sees of it. What the programs do and in which order stands in `docs/kernel.md`.
+//! The rest sees two things of it: [`Installation`], the programs and where they are attached, which takes privileges; and [`Kernel`],
+//! the tables that they decide by, which takes none. What the programs do and in which order stands in `docs/kernel.md`.
 #![allow(unsafe_code, reason = "system calls that no crate wraps; each use states why it is sound")]
 
 mod batch;
@@ -11,7 +12,9 @@ mod deny;
 mod error;
 mod events;
 mod host;
+mod install;
 mod lists;
+mod maps;
 mod messages;
 mod object;
 mod pins;
@@ -27,23 +30,18 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::{IpAddr, SocketAddr},
-    os::fd::{AsRawFd as _, BorrowedFd},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
 
-use aya::{
-    Ebpf,
-    maps::{Array, Map, MapData, MapError, RingBuf, SockMap},
-    programs::{TestRun as _, TestRunOptions, Xdp},
-};
+use aya::maps::{Array, MapData, RingBuf};
 use ipnet::IpNet;
 use screen_common::{
     abi::{
-        ALLOW_ENTRIES, CLASS_ROWS, CLIENT_ENTRIES, DENY_HOST_ENTRIES, DENY_NET_ENTRIES, LISTENER_IPV4, LISTENER_IPV6,
-        PASS_ENTRIES, PROXY_ENTRIES, STEER_NOBODY, Settings, map, program,
+        ALLOW_ENTRIES, CLASS_ROWS, CLIENT_ENTRIES, DENY_HOST_ENTRIES, DENY_NET_ENTRIES, PASS_ENTRIES, PROXY_ENTRIES,
+        STEER_NOBODY, Settings, map,
     },
     address::IpKey,
 };
@@ -56,24 +54,23 @@ pub use self::{
     clock::Expiry,
     error::KernelError,
     events::{KernelEvent, KernelEvents},
+    install::Installation,
+    maps::Maps,
+    messages::Messages,
     plan::Plan,
     prefixes::ListId,
     relay::RelayGuard,
-    status::{Interface, Mode, Status, Table},
+    status::{Attached, Interface, Mode, Status, Table},
 };
 use self::{
     counts::Counts,
     deny::DenyTable,
     lists::{AllowList, DenyList, PassList},
-    messages::Messages,
-    pins::Pins,
     prefix::{Prefix, key_of},
     prefixes::Entry,
     proxies::Proxies,
     relay::Relays,
 };
-use crate::config::{KernelReply, Layout};
-
 /// A deny entry of one list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DenyEntry {
@@ -92,36 +89,26 @@ pub enum Family {
     Ipv6,
 }
 
-/// The running kernel half. All methods may be called from many threads; each takes a short lock of its own table.
+/// The tables of the kernel half: what decides, counts and reports. All methods may be called from many threads; each takes a short
+/// lock of its own table.
 ///
-/// Dropping it detaches every program and removes every pin: the mail server has its port back.
+/// It needs no capability: descriptors of the maps are all that it has. Dropping it changes nothing in the kernel.
 pub struct Kernel {
-    // Declared first, so that it is dropped first: programs are detached before their maps go.
-    pins: Pins,
-    programs: Mutex<Ebpf>,
     config: Mutex<Array<MapData, Settings>>,
     deny: Mutex<DenyList>,
     allow: Mutex<AllowList>,
     proxies: Mutex<Proxies>,
     pass: Mutex<PassList>,
     counts: Mutex<Counts>,
-    listeners: Mutex<SockMap<MapData>>,
     relays: Relays,
-    ring: Mutex<Option<(RingBuf<MapData>, Option<Messages>)>>,
+    ring: Mutex<Option<RingBuf<MapData>>>,
     settings: Mutex<Settings>,
     steers: AtomicBool,
-    interfaces: Vec<Interface>,
-    attached: Vec<&'static str>,
-    notes: Vec<String>,
 }
 
 impl fmt::Debug for Kernel {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Kernel")
-            .field("pins", &self.pins)
-            .field("interfaces", &self.interfaces)
-            .finish_non_exhaustive()
+        formatter.write_str("Kernel")
     }
 }
 
@@ -129,7 +116,7 @@ fn without_steering(settings: Settings) -> Settings {
     Settings { steering: STEER_NOBODY, ..settings }
 }
 
-/// Which of the capabilities that the kernel half needs the calling thread lacks, as capabilities(7) names them.
+/// Which of the capabilities that an installation needs the calling thread lacks, as capabilities(7) names them.
 ///
 /// # Errors
 ///
@@ -139,91 +126,47 @@ pub fn missing_capabilities() -> Result<Vec<&'static str>, KernelError> {
 }
 
 impl Kernel {
-    /// Loads and attaches the programs in the calling thread's network namespace, in place of whatever a dead gate left under the
-    /// same pin path.
+    /// The tables of an installation, for the calling thread's network namespace.
     ///
     /// # Errors
     ///
-    /// [`KernelError::exit_code`] tells kinds apart; after an error nothing is attached and nothing is pinned.
-    pub fn start(plan: &Plan) -> Result<Self, KernelError> {
-        host::require_kernel()?;
-        host::check_privileges()?;
+    /// A map is missing or can't be written.
+    pub fn open(mut maps: Maps, plan: &Plan) -> Result<Self, KernelError> {
         let settings = plan.settings(host::netns_cookie()?)?;
-        let interfaces = host::interfaces(&plan.interfaces)?;
-        let namespace = host::network_namespace()?;
-        let cgroup = cgroup::root()?;
-        let mounted = host::require_bpf_fs(&plan.pin_path)?;
-        let pins = Pins::take(&plan.pin_path)?;
-        let mut ebpf = object::load(plan.debug)?;
-        // Only now, with everything loaded and checked: until here the programs of a dead gate have gone on with its work.
-        pins.clear()?;
-        for name in map::PINNED {
-            let map = ebpf.map(name).ok_or_else(|| no_map(name))?;
-            map.pin(pins.map(name)).map_err(|error| {
-                KernelError::system(format!("pin {}", pins.map(name).display()), std::io::Error::other(error))
-            })?;
-        }
-        let mut config: Array<MapData, Settings> = take(&mut ebpf, map::CONFIG)?;
+        let mut config: Array<MapData, Settings> = maps.take(map::CONFIG)?;
         let mut deny = DenyList {
             table: DenyTable::default(),
-            rows: take(&mut ebpf, map::DENY_CLASS)?,
-            classes: take(&mut ebpf, map::CLASSES)?,
-            hosts: take(&mut ebpf, map::DENY_HOST)?,
-            nets: take(&mut ebpf, map::DENY_NET)?,
+            rows: maps.take(map::DENY_CLASS)?,
+            classes: maps.take(map::CLASSES)?,
+            hosts: maps.take(map::DENY_HOST)?,
+            nets: maps.take(map::DENY_NET)?,
         };
         deny.raise_wall()?;
-        let allow = AllowList::new(take(&mut ebpf, map::ALLOW)?)?;
-        let mut proxies = Proxies::new(take(&mut ebpf, map::PROXIES)?)?;
+        let allow = AllowList::new(maps.take(map::ALLOW)?)?;
+        let mut proxies = Proxies::new(maps.take(map::PROXIES)?)?;
         proxies.replace(&plan.proxies)?;
-        let pass = PassList::new(take(&mut ebpf, map::PASS)?);
+        let pass = PassList::new(maps.take(map::PASS)?);
         let mut counts = Counts {
-            clients: take(&mut ebpf, map::CLIENTS)?,
-            refused: take(&mut ebpf, map::REFUSED)?,
-            totals: take(&mut ebpf, map::TOTALS)?,
+            clients: maps.take(map::CLIENTS)?,
+            refused: maps.take(map::REFUSED)?,
+            totals: maps.take(map::TOTALS)?,
         };
         counts.open_totals()?;
-        let listeners = take(&mut ebpf, map::LISTENERS)?;
-        let relays = Relays::new(take(&mut ebpf, map::RELAY_CLIENTS)?);
-        let ring = take(&mut ebpf, map::EVENTS)?;
-        let messages = if plan.debug { Some(Messages::of(&mut ebpf)?) } else { None };
+        let relays = Relays::new(maps.take(map::RELAY_CLIENTS)?);
+        let ring = maps.take(map::EVENTS)?;
         config.set(0, without_steering(settings), 0).map_err(KernelError::map(map::CONFIG))?;
-
-        object::attach_to_cgroup(&mut ebpf, &pins, &cgroup)?;
-        let mut attached =
-            vec![program::COUNT, program::PEERNAME4, program::PEERNAME6, program::SOCKNAME4, program::SOCKNAME6];
-        let interfaces = interfaces
-            .into_iter()
-            .map(|interface| object::attach_gate(&mut ebpf, &pins, interface, plan.xdp))
-            .collect::<Result<Vec<_>, _>>()?;
-        if plan.layout == Layout::InPlace {
-            object::attach_steer(&mut ebpf, &pins, &namespace)?;
-            attached.push(program::STEER);
-        }
         Ok(Self {
-            pins,
-            programs: Mutex::new(ebpf),
             config: Mutex::new(config),
             deny: Mutex::new(deny),
             allow: Mutex::new(allow),
             proxies: Mutex::new(proxies),
             pass: Mutex::new(pass),
             counts: Mutex::new(counts),
-            listeners: Mutex::new(listeners),
             relays,
-            ring: Mutex::new(Some((ring, messages))),
+            ring: Mutex::new(Some(ring)),
             settings: Mutex::new(settings),
             steers: AtomicBool::new(false),
-            notes: notes(plan, &interfaces).into_iter().chain(mounted).collect(),
-            interfaces,
-            attached,
         })
-    }
-
-    /// Gives the port back: when this returns no packet is dropped any more and every new connection meets whoever listens on the
-    /// port. What shows the true clients of relayed connections stays until the end. To be called before the screener's listeners
-    /// are closed, or strangers are refused in between.
-    pub fn release_port(&self) {
-        self.pins.release(|link| link == program::STEER || link.starts_with(object::XDP_PREFIX));
     }
 
     /// Takes over the settings of `plan` that need no new programs: ports, limit, prefixes, proxies, dry run, what happens while no
@@ -254,20 +197,6 @@ impl Kernel {
     fn write(&self, settings: Settings) -> Result<(), KernelError> {
         let settings = if self.steers.load(Ordering::Acquire) { settings } else { without_steering(settings) };
         lock(&self.config).set(0, settings, 0).map_err(KernelError::map(map::CONFIG))
-    }
-
-    /// Strangers of `family` are given to this listening socket from now on, until it is closed. A dual-stack socket may be
-    /// registered for both.
-    ///
-    /// # Errors
-    ///
-    /// The kernel takes TCP sockets that listen, in the network namespace of the gate.
-    pub fn register_listener(&self, socket: BorrowedFd<'_>, family: Family) -> Result<(), KernelError> {
-        let index = match family {
-            Family::Ipv4 => LISTENER_IPV4,
-            Family::Ipv6 => LISTENER_IPV6,
-        };
-        lock(&self.listeners).set(index, &socket.as_raw_fd(), 0).map_err(KernelError::map(map::LISTENERS))
     }
 
     /// Denies `net`, in place of what the same list said of it. Every list speaks for itself; an address is denied while any entry
@@ -444,10 +373,10 @@ impl Kernel {
     ///
     /// The runtime can't watch the ring.
     pub fn events(&self) -> Result<Option<KernelEvents>, KernelError> {
-        lock(&self.ring).take().map(|(ring, messages)| KernelEvents::new(ring, messages)).transpose()
+        lock(&self.ring).take().map(KernelEvents::new).transpose()
     }
 
-    /// What the kernel half does at the moment.
+    /// What the tables hold at the moment.
     #[must_use]
     pub fn status(&self) -> Status {
         let (denied, hosts, nets) = {
@@ -462,8 +391,6 @@ impl Kernel {
         };
         let table = |name, entries, capacity| Table { name, entries, capacity };
         Status {
-            interfaces: self.interfaces.clone(),
-            programs: self.attached.clone(),
             tables: vec![
                 // Prefixes that are classes take no room of their own: the array always holds every /24.
                 table(map::DENY_CLASS, denied.saturating_sub(hosts + nets), CLASS_ROWS * 256),
@@ -474,49 +401,13 @@ impl Kernel {
                 table(map::PASS, lock(&self.pass).len(), PASS_ENTRIES),
                 table(map::CLIENTS, clients, CLIENT_ENTRIES),
             ],
-            notes: self.notes.iter().cloned().chain(everybody).collect(),
+            notes: everybody.into_iter().collect(),
         }
-    }
-
-    /// Runs the gate on one Ethernet frame, as if it had come in: counters count and events are sent. Returns whether it passes.
-    ///
-    /// # Errors
-    ///
-    /// The kernel takes frames of 14 bytes and more.
-    pub fn try_frame(&self, frame: &[u8]) -> Result<bool, KernelError> {
-        let programs = lock(&self.programs);
-        let gate = programs.program(program::GATE).ok_or_else(|| no_map(program::GATE))?;
-        let gate: &Xdp = gate.try_into().map_err(KernelError::program(program::GATE))?;
-        let mut out = vec![0; frame.len()];
-        let options =
-            TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), repeat: 1, ..TestRunOptions::default() };
-        let result = gate.test_run(options).map_err(KernelError::program(program::GATE))?;
-        Ok(result.return_value == XDP_PASS)
     }
 
     fn client_key(&self, address: IpAddr) -> IpKey {
         lock(&self.settings).client(&key_of(address))
     }
-}
-
-/// `XDP_PASS` of the kernel's `bpf.h`.
-const XDP_PASS: u32 = 2;
-
-/// What differs from what was asked for.
-fn notes(plan: &Plan, interfaces: &[Interface]) -> Vec<String> {
-    let mut notes = Vec::new();
-    for (key, reply) in [("kernel.deny_reply", plan.deny_reply), ("kernel.limit_reply", plan.limit_reply)] {
-        if reply == KernelReply::Reject {
-            notes.push(format!("{key} is \"reject\"; the kernel drops without a reply"));
-        }
-    }
-    for interface in interfaces.iter().filter(|interface| interface.mode.is_none()) {
-        notes.push(format!("{}: XDP is not attached; the screener decides there", interface.name));
-    }
-    if interfaces.is_empty() {
-        notes.push("no interface has a global address; XDP is attached nowhere, the screener decides".to_owned());
-    }
-    notes
 }
 
 fn by_prefix(nets: impl IntoIterator<Item = (IpNet, Expiry)>) -> BTreeMap<Prefix, Expiry> {
@@ -526,12 +417,4 @@ fn by_prefix(nets: impl IntoIterator<Item = (IpNet, Expiry)>) -> BTreeMap<Prefix
 /// A table whose holder panicked is whole: every change is made of single map operations.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, KernelError> {
-    ebpf.take_map(name).ok_or_else(|| no_map(name)).and_then(|map| T::try_from(map).map_err(KernelError::map(name)))
-}
-
-fn no_map(name: &'static str) -> KernelError {
-    KernelError::Plan(format!("the object has no {name}"))
 }

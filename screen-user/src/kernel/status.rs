@@ -2,13 +2,20 @@
 
 use std::fmt;
 
-/// What the kernel half does at the moment.
+/// What is attached, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attached {
+    /// Where the gate is attached, and where not.
+    pub interfaces: Vec<Interface>,
+    /// The other programs that are attached.
+    pub programs: Vec<&'static str>,
+    /// What differs from what the configuration asks for, in words.
+    pub notes: Vec<String>,
+}
+
+/// What the tables hold at the moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
-    /// Where XDP is attached, and where not.
-    pub interfaces: Vec<Interface>,
-    /// The programs that are attached, apart from XDP.
-    pub programs: Vec<&'static str>,
     /// How full the tables are.
     pub tables: Vec<Table>,
     /// What differs from what the configuration asks for, in words.

@@ -4,23 +4,23 @@ use std::{net::IpAddr, thread, time::Duration};
 
 use ipnet::IpNet;
 
-use screen_user::kernel::{DenyEntry, Expiry, Kernel, KernelError, ListId, Plan, Reason};
+use screen_user::kernel::{DenyEntry, Expiry, KernelError, ListId, Plan, Reason};
 
 use super::{
     frames::{ACK, Frame, RST, SYN, chains},
-    place::{alone, plan},
+    place::{Started, alone, plan},
 };
 
-fn deny(kernel: &Kernel, net: &str) {
+fn deny(kernel: &Started, net: &str) {
     let entry = DenyEntry { expires: Expiry::NEVER, list: ListId::OPERATOR };
     kernel.deny(net.parse().unwrap(), entry).unwrap();
 }
 
-fn passes(kernel: &Kernel, client: &str) -> bool {
-    kernel.try_frame(&Frame::syn(client).bytes()).unwrap()
+fn passes(kernel: &Started, client: &str) -> bool {
+    kernel.installation.try_frame(&Frame::syn(client).bytes()).unwrap()
 }
 
-fn total(kernel: &Kernel, reason: Reason) -> u64 {
+fn total(kernel: &Started, reason: Reason) -> u64 {
     kernel.totals().unwrap().into_iter().find(|(known, _)| *known == reason).unwrap().1.packets
 }
 
@@ -41,15 +41,15 @@ fn shapes() -> Vec<Frame> {
 #[test]
 fn a_denied_syn_is_dropped_in_every_shape_and_passed_when_cut_anywhere() {
     alone(|| {
-        let kernel = Kernel::start(&plan()).unwrap();
+        let kernel = Started::new(&plan()).unwrap();
         deny(&kernel, "198.51.100.7/32");
         deny(&kernel, "2001:db8:1::7/128");
         for shape in shapes() {
             let bytes = shape.bytes();
-            assert!(!kernel.try_frame(&bytes).unwrap(), "{bytes:02x?}");
+            assert!(!kernel.installation.try_frame(&bytes).unwrap(), "{bytes:02x?}");
             // Shorter ones the kernel refuses to run.
             for length in 14..bytes.len() {
-                assert!(kernel.try_frame(&bytes[..length]).unwrap(), "{length} of {bytes:02x?}");
+                assert!(kernel.installation.try_frame(&bytes[..length]).unwrap(), "{length} of {bytes:02x?}");
             }
         }
         assert_eq!(total(&kernel, Reason::Denied), shapes().len() as u64);
@@ -60,7 +60,7 @@ fn a_denied_syn_is_dropped_in_every_shape_and_passed_when_cut_anywhere() {
 #[test]
 fn all_but_syns_to_the_protected_port_pass() {
     alone(|| {
-        let kernel = Kernel::start(&plan()).unwrap();
+        let kernel = Started::new(&plan()).unwrap();
         deny(&kernel, "0.0.0.0/0");
         deny(&kernel, "::/0");
         for client in ["198.51.100.7", "2001:db8:1::7"] {
@@ -82,7 +82,7 @@ fn all_but_syns_to_the_protected_port_pass() {
             }
             for other in others {
                 let bytes = other.bytes();
-                assert!(kernel.try_frame(&bytes).unwrap(), "{bytes:02x?}");
+                assert!(kernel.installation.try_frame(&bytes).unwrap(), "{bytes:02x?}");
             }
             assert!(!passes(&kernel, client));
         }
@@ -92,7 +92,7 @@ fn all_but_syns_to_the_protected_port_pass() {
 #[test]
 fn prefixes_of_every_length_deny_what_they_hold_and_nothing_else() {
     alone(|| {
-        let kernel = Kernel::start(&plan()).unwrap();
+        let kernel = Started::new(&plan()).unwrap();
         let cases = [
             ("198.51.100.7/32", &["198.51.100.7"][..], &["198.51.100.6", "198.51.100.8"][..]),
             ("198.51.100.0/25", &["198.51.100.0", "198.51.100.127"], &["198.51.100.128", "198.51.99.255"]),
@@ -126,7 +126,7 @@ fn prefixes_of_every_length_deny_what_they_hold_and_nothing_else() {
 #[test]
 fn an_allow_entry_beats_any_deny_entry() {
     alone(|| {
-        let kernel = Kernel::start(&plan()).unwrap();
+        let kernel = Started::new(&plan()).unwrap();
         deny(&kernel, "198.51.100.0/24");
         deny(&kernel, "2001:db8:1::/48");
         for (net, client) in [("198.51.100.8/29", "198.51.100.9"), ("2001:db8:1:2::/64", "2001:db8:1:2::9")] {
@@ -145,7 +145,7 @@ fn an_allow_entry_beats_any_deny_entry() {
 #[test]
 fn what_has_expired_has_no_effect_and_is_swept() {
     alone(|| {
-        let kernel = Kernel::start(&plan()).unwrap();
+        let kernel = Started::new(&plan()).unwrap();
         let gone = DenyEntry { expires: Expiry::from_nanos(1), list: ListId::FAILURE };
         for net in ["198.51.100.7/32", "203.0.113.0/24", "203.0.112.0/25", "2001:db8:1::7/128", "2001:db8:2::/48"] {
             kernel.deny(net.parse().unwrap(), gone).unwrap();
@@ -164,15 +164,15 @@ fn what_has_expired_has_no_effect_and_is_swept() {
 #[test]
 fn unanswered_syns_take_half_the_limit_and_repeated_ones_the_rest() {
     alone(|| {
-        let kernel = Kernel::start(&Plan { limit: 10, ..plan() }).unwrap();
+        let kernel = Started::new(&Plan { limit: 10, ..plan() }).unwrap();
         let syn = |sequence: u32| Frame { sequence, ..Frame::syn("198.51.100.7") }.bytes();
-        let admitted = (0..20).filter(|sequence| kernel.try_frame(&syn(*sequence)).unwrap()).count();
+        let admitted = (0..20).filter(|sequence| kernel.installation.try_frame(&syn(*sequence)).unwrap()).count();
         assert_eq!(admitted, 5);
         // Another client is not concerned.
         assert!(passes(&kernel, "198.51.100.8"));
         // A client repeats its SYN after a second (RFC 6298), which the programs take for proof from half a second on.
         thread::sleep(Duration::from_millis(700));
-        let repeated = (5..20).filter(|sequence| kernel.try_frame(&syn(*sequence)).unwrap()).count();
+        let repeated = (5..20).filter(|sequence| kernel.installation.try_frame(&syn(*sequence)).unwrap()).count();
         assert_eq!(repeated, 5, "up to the limit and no further");
         assert!(total(&kernel, Reason::Unproven) >= 15 && total(&kernel, Reason::Limited) >= 1);
     });
@@ -181,7 +181,7 @@ fn unanswered_syns_take_half_the_limit_and_repeated_ones_the_rest() {
 #[test]
 fn dry_run_counts_and_drops_nothing() {
     alone(|| {
-        let kernel = Kernel::start(&Plan { dry_run: true, ..plan() }).unwrap();
+        let kernel = Started::new(&Plan { dry_run: true, ..plan() }).unwrap();
         deny(&kernel, "198.51.100.0/24");
         assert!(passes(&kernel, "198.51.100.7"));
         assert_eq!(total(&kernel, Reason::Denied), 1);
@@ -196,7 +196,7 @@ fn dry_run_counts_and_drops_nothing() {
 #[test]
 fn with_debug_messages_it_decides_the_same() {
     alone(|| {
-        let kernel = Kernel::start(&Plan { debug: true, ..plan() }).unwrap();
+        let kernel = Started::new(&Plan { debug: true, ..plan() }).unwrap();
         deny(&kernel, "198.51.100.0/24");
         assert!(!passes(&kernel, "198.51.100.7") && passes(&kernel, "203.0.113.7"));
         assert!(passes(&kernel, "2001:db8:1::7"));
@@ -207,8 +207,8 @@ fn with_debug_messages_it_decides_the_same() {
 fn a_live_gate_keeps_its_pin_path_and_a_dead_one_loses_it() {
     alone(|| {
         let plan = plan();
-        let first = Kernel::start(&plan).unwrap();
-        assert!(matches!(Kernel::start(&plan), Err(KernelError::InUse { .. })));
+        let first = Started::new(&plan).unwrap();
+        assert!(matches!(Started::new(&plan), Err(KernelError::InUse { .. })));
         deny(&first, "198.51.100.7/32");
         assert!(!passes(&first, "198.51.100.7"));
         assert!(plan.pin_path.join("maps/clients").exists() && plan.pin_path.join("links/steer").exists());
@@ -236,7 +236,7 @@ fn a_live_gate_keeps_its_pin_path_and_a_dead_one_loses_it() {
                 "stale",
             ],
         );
-        let second = Kernel::start(&plan).unwrap();
+        let second = Started::new(&plan).unwrap();
         assert!(passes(&second, "198.51.100.7"));
         drop(second);
         assert!(!plan.pin_path.exists());
@@ -248,15 +248,19 @@ fn a_proxy_is_never_denied_and_never_limited() {
     alone(|| {
         let proxies = ["198.51.100.0/28", "2001:db8:1::/64"].map(|net| net.parse().unwrap()).to_vec();
         let with_proxies = Plan { limit: 2, proxies, ..plan() };
-        let kernel = Kernel::start(&with_proxies).unwrap();
+        let kernel = Started::new(&with_proxies).unwrap();
         for (proxy, client, net) in [
             ("198.51.100.7", "198.51.100.17", "198.51.100.0/24"),
             ("2001:db8:1::7", "2001:db8:1:1::7", "2001:db8:1::/48"),
         ] {
             for sequence in 0..20 {
                 let frame = |client: &str| Frame { sequence, ..Frame::syn(client) }.bytes();
-                assert!(kernel.try_frame(&frame(proxy)).unwrap(), "SYN {sequence} of the proxy");
-                assert_eq!(kernel.try_frame(&frame(client)).unwrap(), sequence == 0, "SYN {sequence} of a client");
+                assert!(kernel.installation.try_frame(&frame(proxy)).unwrap(), "SYN {sequence} of the proxy");
+                assert_eq!(
+                    kernel.installation.try_frame(&frame(client)).unwrap(),
+                    sequence == 0,
+                    "SYN {sequence} of a client"
+                );
             }
             deny(&kernel, net);
             deny(&kernel, &format!("{proxy}/{}", if proxy.contains(':') { 128 } else { 32 }));
@@ -274,7 +278,7 @@ fn a_proxy_is_never_denied_and_never_limited() {
 fn when_everybody_is_a_proxy_the_kernel_judges_nobody_and_says_so() {
     alone(|| {
         let ipv6 = Plan { proxies: vec!["::/0".parse().unwrap()], ..plan() };
-        let kernel = Kernel::start(&ipv6).unwrap();
+        let kernel = Started::new(&ipv6).unwrap();
         deny(&kernel, "0.0.0.0/0");
         deny(&kernel, "::/0");
         assert!(passes(&kernel, "2001:db8:1::7"));
@@ -295,7 +299,7 @@ fn when_everybody_is_a_proxy_the_kernel_judges_nobody_and_says_so() {
 fn more_proxies_than_there_is_room_for_change_nothing() {
     alone(|| {
         let few = Plan { proxies: vec!["198.51.100.7/32".parse().unwrap()], ..plan() };
-        let kernel = Kernel::start(&few).unwrap();
+        let kernel = Started::new(&few).unwrap();
         deny(&kernel, "198.51.100.7/32");
         let many = (0..4_096u32).map(|host| IpNet::from(IpAddr::from((0x0a00_0000 + host).to_be_bytes()))).collect();
         let refused = kernel.reconfigure(&Plan { proxies: many, ..plan() });
@@ -308,7 +312,7 @@ fn more_proxies_than_there_is_room_for_change_nothing() {
 fn a_long_list_goes_in_and_out_whole() {
     alone(|| {
         let plan = plan();
-        let kernel = Kernel::start(&plan).unwrap();
+        let kernel = Started::new(&plan).unwrap();
         // Addresses of both families and longer prefixes, more than one system call takes of each.
         let net = |kind: u32, number: u32| match kind {
             0 => format!("10.{}.{}.7/32", number >> 8, number & 0xff),

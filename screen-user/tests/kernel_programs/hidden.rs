@@ -9,10 +9,10 @@ use std::{
     time::Duration,
 };
 
-use screen_user::kernel::{DenyEntry, Expiry, Family, Kernel, ListId, Plan};
+use screen_user::kernel::{DenyEntry, Expiry, Family, ListId, Plan};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::place::{HOST, NEIGHBOUR, Pair, plan, privileged};
+use super::place::{HOST, NEIGHBOUR, Pair, Started, plan, privileged};
 
 /// The pin path for [`a_gate_that_sees_no_mounts`].
 const HIDDEN: &str = "MXS_TEST_HIDDEN_PIN_PATH";
@@ -23,15 +23,15 @@ fn a_gate_that_sees_no_mounts() {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(" - cgroup2 ") && !mounts.contains(" - bpf "), "nothing is hidden");
     let plan = Plan { pin_path: std::env::var_os(HIDDEN).expect("the pin path").into(), ..plan() };
-    let kernel = Kernel::start(&plan).unwrap();
+    let kernel = Started::new(&plan).unwrap();
     let screener = TcpListener::bind("127.0.0.1:2526").unwrap();
-    kernel.register_listener(screener.as_fd(), Family::Ipv4).unwrap();
+    kernel.installation.register_listener(screener.as_fd(), Family::Ipv4).unwrap();
     kernel.begin_steering().unwrap();
     let entry = DenyEntry { expires: Expiry::NEVER, list: ListId::OPERATOR };
     kernel.deny("192.0.2.4/32".parse().unwrap(), entry).unwrap();
     kernel.pass([192, 0, 2, 2].into(), Expiry::NEVER).unwrap();
     assert!(plan.pin_path.join("links/count").exists());
-    assert!(kernel.status().notes.iter().any(|note| note.contains("ip netns exec")));
+    assert!(kernel.installation.attached().notes.iter().any(|note| note.contains("ip netns exec")));
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(" - cgroup2 "), "the hierarchy is still mounted nowhere");
     println!("ready");
@@ -39,7 +39,7 @@ fn a_gate_that_sees_no_mounts() {
         assert_eq!(line.unwrap(), "count");
         println!("active {}", kernel.counters([192, 0, 2, 2].into()).unwrap().unwrap().active);
     }
-    kernel.release_port();
+    kernel.installation.release_port();
     drop(screener);
     drop(kernel);
     assert!(!plan.pin_path.exists());

@@ -9,11 +9,11 @@ use std::{
 
 use screen_user::{
     config::ScreenerDown,
-    kernel::{DenyEntry, Expiry, Kernel, KernelError, ListId, Mode, Plan},
+    kernel::{DenyEntry, Expiry, KernelError, ListId, Mode, Plan},
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::place::{HOST, NEIGHBOUR, Pair, plan, privileged};
+use super::place::{HOST, NEIGHBOUR, Pair, Started, plan, privileged};
 
 /// The pin path for [`a_gate_that_is_killed`].
 const DOOMED: &str = "MXS_TEST_DOOMED_PIN_PATH";
@@ -22,7 +22,7 @@ const DOOMED: &str = "MXS_TEST_DOOMED_PIN_PATH";
 #[ignore = "a process for `a_killed_gate_goes_on_until_the_next_one_takes_over` to kill"]
 fn a_gate_that_is_killed() {
     let pin_path = std::env::var_os(DOOMED).expect("the pin path").into();
-    let kernel = Kernel::start(&Plan { pin_path, ..plan() }).unwrap();
+    let kernel = Started::new(&Plan { pin_path, ..plan() }).unwrap();
     kernel.begin_steering().unwrap();
     let entry = DenyEntry { expires: Expiry::NEVER, list: ListId::OPERATOR };
     kernel.deny("192.0.2.4/32".parse().unwrap(), entry).unwrap();
@@ -50,7 +50,7 @@ fn a_killed_gate_goes_on_until_the_next_one_takes_over() {
     });
     let output = BufReader::new(doomed.stdout.take().unwrap());
     assert!(output.lines().map_while(Result::ok).any(|line| line.ends_with("ready")), "the gate did not start");
-    assert!(matches!(pair.within(HOST, || Kernel::start(&plan)), Err(KernelError::InUse { .. })));
+    assert!(matches!(pair.within(HOST, || Started::new(&plan)), Err(KernelError::InUse { .. })));
     doomed.kill().unwrap();
     doomed.wait().unwrap();
 
@@ -67,8 +67,8 @@ fn a_killed_gate_goes_on_until_the_next_one_takes_over() {
     assert!(connect([192, 0, 2, 2]).is_ok(), "still given to the mail server");
     assert_eq!(connect([192, 0, 2, 3]).unwrap_err().kind(), ErrorKind::ConnectionRefused, "no screener");
 
-    let next = pair.within(HOST, || Kernel::start(&plan).unwrap());
-    assert_eq!(next.status().interfaces[0].mode, Some(Mode::Generic), "the dead gate's XDP made room");
+    let next = pair.within(HOST, || Started::new(&plan).unwrap());
+    assert_eq!(next.installation.attached().interfaces[0].mode, Some(Mode::Generic), "the dead gate's XDP made room");
     next.begin_steering().unwrap();
     next.reconfigure(&Plan { on_screener_down: ScreenerDown::Pass, ..plan.clone() }).unwrap();
     assert!(connect([192, 0, 2, 4]).is_ok() && connect([192, 0, 2, 3]).is_ok());

@@ -3,6 +3,7 @@
 use std::{
     env,
     fs::File,
+    ops::Deref,
     path::PathBuf,
     process::{self, Command},
     sync::atomic::{AtomicU32, Ordering},
@@ -12,7 +13,7 @@ use std::{
 use nix::sched::{CloneFlags, setns, unshare};
 use screen_user::{
     config::{ClientPrefix, KernelReply, Layout, ScreenerDown, Steer, XdpMode},
-    kernel::{Plan, missing_capabilities},
+    kernel::{Installation, Kernel, KernelError, Plan, missing_capabilities},
 };
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -52,6 +53,28 @@ pub(crate) fn plan() -> Plan {
         pin_path: PathBuf::from(format!("/sys/fs/bpf/mxs-test-{}-{}", process::id(), number())),
         event_rate: Plan::EVENT_RATE,
         debug: false,
+    }
+}
+
+/// An installation and its tables, in one process.
+pub(crate) struct Started {
+    pub(crate) kernel: Kernel,
+    pub(crate) installation: Installation,
+}
+
+impl Started {
+    pub(crate) fn new(plan: &Plan) -> Result<Self, KernelError> {
+        let installation = Installation::start(plan)?;
+        let kernel = Kernel::open(installation.maps()?, plan)?;
+        Ok(Self { kernel, installation })
+    }
+}
+
+impl Deref for Started {
+    type Target = Kernel;
+
+    fn deref(&self) -> &Kernel {
+        &self.kernel
     }
 }
 

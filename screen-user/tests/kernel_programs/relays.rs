@@ -7,12 +7,12 @@ use std::{
 
 use screen_user::{
     config::Layout,
-    kernel::{Kernel, Plan, Reason},
+    kernel::{Plan, Reason},
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::{
-    place::{HOST, Pair, plan, privileged},
+    place::{HOST, Pair, Started, plan, privileged},
     site::{Site, Taker},
 };
 
@@ -76,8 +76,8 @@ fn in_front_the_relay_shows_the_address_that_the_client_meant() {
     let server: SocketAddr = "192.0.2.1:25".parse().unwrap();
     pair.within(HOST, || {
         let backend = TcpListener::bind("[::]:2525").unwrap();
-        let kernel = Kernel::start(&front).unwrap();
-        assert!(!kernel.status().programs.contains(&"steer"));
+        let kernel = Started::new(&front).unwrap();
+        assert!(!kernel.installation.attached().programs.contains(&"steer"));
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.bind(&SockAddr::from(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
         let relay = socket.local_addr().unwrap().as_socket().unwrap();

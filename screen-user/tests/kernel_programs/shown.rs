@@ -45,7 +45,7 @@ fn the_gate_says_where_it_is_attached() {
         return;
     }
     let site = Site::new(plan());
-    let status = site.kernel.status();
+    let status = site.kernel.installation.attached();
     let interface = status.interfaces.first().unwrap();
     assert_eq!((interface.name.as_str(), interface.mode), ("mail0", Some(Mode::Generic)));
     assert_eq!(status.interfaces.len(), 1, "not the loopback");

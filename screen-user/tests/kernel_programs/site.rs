@@ -7,10 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use screen_user::kernel::{Family, Kernel, Plan};
+use screen_user::kernel::{Family, Plan};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::place::{HOST, NEIGHBOUR, Pair};
+use super::place::{HOST, NEIGHBOUR, Pair, Started};
 
 /// How long anything may take that is expected to happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -18,7 +18,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// A mail server's listener, the screener's, and the gate that chooses between them.
 pub(crate) struct Site {
     // Dropped first: programs go before the namespaces they are attached in.
-    pub(crate) kernel: Kernel,
+    pub(crate) kernel: Started,
     pub(crate) mail: [TcpListener; 2],
     pub(crate) screener: [TcpListener; 2],
     pub(crate) pair: Pair,
@@ -39,9 +39,9 @@ impl Site {
         let (kernel, mail, screener) = pair.within(HOST, || {
             let mail = [listen("192.0.2.1:25"), listen("[2001:db8::1]:25")];
             let screener = [listen("127.0.0.1:2526"), listen("[::1]:2526")];
-            let kernel = Kernel::start(&plan).unwrap();
-            kernel.register_listener(screener[0].as_fd(), Family::Ipv4).unwrap();
-            kernel.register_listener(screener[1].as_fd(), Family::Ipv6).unwrap();
+            let kernel = Started::new(&plan).unwrap();
+            kernel.installation.register_listener(screener[0].as_fd(), Family::Ipv4).unwrap();
+            kernel.installation.register_listener(screener[1].as_fd(), Family::Ipv6).unwrap();
             kernel.begin_steering().unwrap();
             (kernel, mail, screener)
         });

@@ -176,7 +176,7 @@ fn stopping_gives_the_port_back() {
         return;
     }
     let Site { kernel, mail, screener, pair, plan } = Site::new(plan());
-    kernel.release_port();
+    kernel.installation.release_port();
     let stranger = pair.within(NEIGHBOUR, || TcpStream::connect("192.0.2.1:25").unwrap());
     let accepted = wait_for("the mail server's connection", || mail[0].accept().ok());
     assert_eq!(accepted.1, stranger.local_addr().unwrap());

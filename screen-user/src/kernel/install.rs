@@ -1,0 +1,197 @@
+//! The programs: loaded, attached, pinned. This is the part that takes privileges.
+
+use std::{
+    fmt, io,
+    os::fd::{AsRawFd as _, BorrowedFd},
+    sync::Mutex,
+};
+
+use aya::{
+    Ebpf,
+    maps::{MapData, SockMap},
+    programs::{TestRun as _, TestRunOptions, Xdp},
+};
+use screen_common::abi::{LISTENER_IPV4, LISTENER_IPV6, map, program};
+
+use super::{
+    Family, KernelError, cgroup, host, lock,
+    maps::Maps,
+    messages::Messages,
+    object,
+    pins::Pins,
+    plan::Plan,
+    status::{Attached, Interface},
+};
+use crate::config::{KernelReply, Layout};
+
+/// The maps that [`super::Kernel`] works with.
+const TABLES: [&str; 13] = [
+    map::CONFIG,
+    map::DENY_CLASS,
+    map::CLASSES,
+    map::DENY_HOST,
+    map::DENY_NET,
+    map::ALLOW,
+    map::PROXIES,
+    map::PASS,
+    map::CLIENTS,
+    map::REFUSED,
+    map::TOTALS,
+    map::EVENTS,
+    map::RELAY_CLIENTS,
+];
+
+/// The programs at work in one network namespace.
+///
+/// Dropping it detaches every program and removes every pin: the mail server has its port back.
+pub struct Installation {
+    // Declared first, so that it is dropped first: programs are detached before their maps go.
+    pins: Pins,
+    programs: Mutex<Ebpf>,
+    listeners: Mutex<SockMap<MapData>>,
+    messages: Mutex<Option<Messages>>,
+    interfaces: Vec<Interface>,
+    attached: Vec<&'static str>,
+    notes: Vec<String>,
+}
+
+impl fmt::Debug for Installation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Installation")
+            .field("pins", &self.pins)
+            .field("interfaces", &self.interfaces)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Installation {
+    /// Loads and attaches the programs in the calling thread's network namespace, in place of whatever a dead gate left under the
+    /// same pin path. They let everything pass until [`super::Kernel::open`] has written what they decide by.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::exit_code`] tells kinds apart; after an error nothing is attached and nothing is pinned.
+    pub fn start(plan: &Plan) -> Result<Self, KernelError> {
+        host::require_kernel()?;
+        host::check_privileges()?;
+        // A plan that can't be carried out is an error before anything is touched.
+        plan.settings(host::netns_cookie()?)?;
+        let interfaces = host::interfaces(&plan.interfaces)?;
+        let namespace = host::network_namespace()?;
+        let cgroup = cgroup::root()?;
+        let mounted = host::require_bpf_fs(&plan.pin_path)?;
+        let pins = Pins::take(&plan.pin_path)?;
+        let mut ebpf = object::load(plan.debug)?;
+        // Only now, with everything loaded and checked: until here the programs of a dead gate have gone on with its work.
+        pins.clear()?;
+        for name in map::PINNED {
+            let map = ebpf.map(name).ok_or_else(|| KernelError::Plan(format!("the object has no map {name}")))?;
+            map.pin(pins.map(name)).map_err(|error| {
+                KernelError::system(format!("pin {}", pins.map(name).display()), io::Error::other(error))
+            })?;
+        }
+        let listeners = Maps::of(&ebpf, &[map::LISTENERS])?.take(map::LISTENERS)?;
+        let messages = if plan.debug { Some(Messages::of(&mut ebpf)?) } else { None };
+        object::attach_to_cgroup(&mut ebpf, &pins, &cgroup)?;
+        let mut attached =
+            vec![program::COUNT, program::PEERNAME4, program::PEERNAME6, program::SOCKNAME4, program::SOCKNAME6];
+        let interfaces = interfaces
+            .into_iter()
+            .map(|interface| object::attach_gate(&mut ebpf, &pins, interface, plan.xdp))
+            .collect::<Result<Vec<_>, _>>()?;
+        if plan.layout == Layout::InPlace {
+            object::attach_steer(&mut ebpf, &pins, &namespace)?;
+            attached.push(program::STEER);
+        }
+        Ok(Self {
+            pins,
+            programs: Mutex::new(ebpf),
+            listeners: Mutex::new(listeners),
+            messages: Mutex::new(messages),
+            notes: notes(plan, &interfaces).into_iter().chain(mounted).collect(),
+            interfaces,
+            attached,
+        })
+    }
+
+    /// The maps that [`super::Kernel::open`] takes.
+    ///
+    /// # Errors
+    ///
+    /// No descriptor is left.
+    pub fn maps(&self) -> Result<Maps, KernelError> {
+        Maps::of(&lock(&self.programs), &TABLES)
+    }
+
+    /// Strangers of `family` are given to this listening socket from now on, until it is closed. A dual-stack socket may be
+    /// registered for both.
+    ///
+    /// # Errors
+    ///
+    /// The kernel takes TCP sockets that listen, in the network namespace of the gate.
+    pub fn register_listener(&self, socket: BorrowedFd<'_>, family: Family) -> Result<(), KernelError> {
+        let index = match family {
+            Family::Ipv4 => LISTENER_IPV4,
+            Family::Ipv6 => LISTENER_IPV6,
+        };
+        lock(&self.listeners).set(index, &socket.as_raw_fd(), 0).map_err(KernelError::map(map::LISTENERS))
+    }
+
+    /// Gives the port back: when this returns no packet is dropped any more and every new connection meets whoever listens on the
+    /// port. What shows the true clients of relayed connections stays until the end. To be called before the screener's listeners
+    /// are closed, or strangers are refused in between.
+    pub fn release_port(&self) {
+        self.pins.release(|link| link == program::STEER || link.starts_with(object::XDP_PREFIX));
+    }
+
+    /// What is attached, and where.
+    #[must_use]
+    pub fn attached(&self) -> Attached {
+        Attached { interfaces: self.interfaces.clone(), programs: self.attached.clone(), notes: self.notes.clone() }
+    }
+
+    /// The programs' debug messages, for the one who passes them on; `None` if they were not asked for.
+    #[must_use]
+    pub fn messages(&self) -> Option<Messages> {
+        lock(&self.messages).take()
+    }
+
+    /// Runs the gate on one Ethernet frame, as if it had come in: counters count and events are sent. Returns whether it passes.
+    ///
+    /// # Errors
+    ///
+    /// The kernel takes frames of 14 bytes and more.
+    pub fn try_frame(&self, frame: &[u8]) -> Result<bool, KernelError> {
+        let programs = lock(&self.programs);
+        let gate = programs
+            .program(program::GATE)
+            .ok_or_else(|| KernelError::Plan(format!("the object has no program {}", program::GATE)))?;
+        let gate: &Xdp = gate.try_into().map_err(KernelError::program(program::GATE))?;
+        let mut out = vec![0; frame.len()];
+        let options =
+            TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), repeat: 1, ..TestRunOptions::default() };
+        let result = gate.test_run(options).map_err(KernelError::program(program::GATE))?;
+        Ok(result.return_value == XDP_PASS)
+    }
+}
+
+/// `XDP_PASS` of the kernel's `bpf.h`.
+const XDP_PASS: u32 = 2;
+
+/// What differs from what was asked for.
+fn notes(plan: &Plan, interfaces: &[Interface]) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (key, reply) in [("kernel.deny_reply", plan.deny_reply), ("kernel.limit_reply", plan.limit_reply)] {
+        if reply == KernelReply::Reject {
+            notes.push(format!("{key} is \"reject\"; the kernel drops without a reply"));
+        }
+    }
+    for interface in interfaces.iter().filter(|interface| interface.mode.is_none()) {
+        notes.push(format!("{}: XDP is not attached; the screener decides there", interface.name));
+    }
+    if interfaces.is_empty() {
+        notes.push("no interface has a global address; XDP is attached nowhere, the screener decides".to_owned());
+    }
+    notes
+}
