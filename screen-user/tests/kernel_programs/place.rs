@@ -4,12 +4,13 @@ use std::{
     env,
     fs::File,
     ops::Deref,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{self, Command},
     sync::atomic::{AtomicU32, Ordering},
     thread,
 };
 
+use aya::programs::ProgramError;
 use nix::sched::{CloneFlags, setns, unshare};
 use screen_user::{
     config::{ClientPrefix, KernelReply, Layout, ScreenerDown, Steer, XdpMode},
@@ -64,9 +65,18 @@ pub(crate) struct Started {
 
 impl Started {
     pub(crate) fn new(plan: &Plan) -> Result<Self, KernelError> {
-        let installation = Installation::start(plan)?;
+        let installation = Installation::start(plan).inspect_err(keep_verifier_log)?;
         let kernel = Kernel::open(installation.maps()?, plan)?;
         Ok(Self { kernel, installation })
+    }
+}
+
+/// What the verifier said of a program that it did not take, in a file: it is too long for a test's output.
+fn keep_verifier_log(error: &KernelError) {
+    if let KernelError::Program { program, source: source @ ProgramError::LoadError { .. } } = error {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("verifier-{program}.log"));
+        std::fs::write(&path, source.to_string()).unwrap();
+        println!("the verifier's log is in {}", path.display());
     }
 }
 
