@@ -68,6 +68,8 @@ pub mod map {
 pub mod program {
     /// XDP: deny and limit.
     pub const GATE: &str = "gate";
+    /// TC: the same, where XDP can't be.
+    pub const GATE_TC: &str = "gate_tc";
     /// SK_LOOKUP: who gets the connection.
     pub const STEER: &str = "steer";
     /// `sock_ops`: connections by client.

@@ -1,18 +1,17 @@
-//! The XDP program: deny, then limit, on the SYN. Everything else passes.
+//! The gate's decision: deny, then limit, on the SYN. Everything else passes. One code for XDP and for TC.
 
-use core::arch::asm;
-
-use aya_ebpf::{helpers::bpf_ktime_get_coarse_ns, programs::XdpContext};
+use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use aya_log_ebpf::debug;
 use screen_common::{
     abi::Settings,
     decide::Admission,
-    packet::{Decoded, Frame, Opening, decode},
+    packet::{Decoded, Opening, decode},
     reason::Reason,
 };
 
 use crate::{
     clients, lists, maps,
+    packet::PacketContext,
     report::{self, Parties},
 };
 
@@ -22,41 +21,11 @@ pub(crate) enum Verdict {
     Drop,
 }
 
-/// The packet of an XDP context.
-struct Packet {
-    data: usize,
-    end: usize,
-}
-
-impl Frame for Packet {
-    #[inline(always)]
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let mut start = self.data;
-        // The compiler would leave out a check that an earlier one implies, but the verifier wants one for each pointer: an addition
-        // in assembly hides from it where this one came from.
-        // SAFETY: two numbers are added.
-        unsafe {
-            asm!("{start} += {offset}", start = inout(reg) start, offset = in(reg) offset, options(pure, nomem, nostack));
-        }
-        if start + N > self.end {
-            return None;
-        }
-        // SAFETY: within the packet, as just checked in the way that the verifier follows.
-        Some(unsafe { (start as *const [u8; N]).read_unaligned() })
-    }
-
-    #[inline(always)]
-    fn length(&self) -> usize {
-        self.end - self.data
-    }
-}
-
 /// Judges a packet.
 #[inline(always)]
-pub(crate) fn judge(ctx: &XdpContext) -> Verdict {
+pub(crate) fn judge(ctx: &impl PacketContext) -> Verdict {
     let Some(settings) = maps::settings() else { return Verdict::Pass };
-    let packet = Packet { data: ctx.data(), end: ctx.data_end() };
-    match decode(&packet, |port| settings.protects(port)) {
+    match decode(&ctx.frame(), |port| settings.protects(port)) {
         Decoded::Opening(opening) => {
             let reason = judge_opening(settings, &opening);
             // Unless it was asked for at load time, the verifier removes this: the level is a constant to it.

@@ -18,13 +18,14 @@ mod gate;
 mod lists;
 mod maps;
 mod names;
+mod packet;
 mod report;
 mod steer;
 
 use aya_ebpf::{
-    bindings::{sk_action, xdp_action},
-    macros::{cgroup_sock_addr, sk_lookup, sock_ops, xdp},
-    programs::{SkLookupContext, SockAddrContext, SockOpsContext, XdpContext},
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, sk_action, xdp_action},
+    macros::{cgroup_sock_addr, classifier, sk_lookup, sock_ops, xdp},
+    programs::{SkLookupContext, SockAddrContext, SockOpsContext, TcContext, XdpContext},
 };
 
 /// The connection gate on an interface: turns away denied sources and clients at their limit, on the SYN.
@@ -33,6 +34,15 @@ pub fn gate(ctx: XdpContext) -> u32 {
     match gate::judge(&ctx) {
         gate::Verdict::Pass => xdp_action::XDP_PASS,
         gate::Verdict::Drop => xdp_action::XDP_DROP,
+    }
+}
+
+/// The connection gate on an interface that takes no XDP program. What it does not drop it leaves to the programs behind it.
+#[classifier]
+pub fn gate_tc(ctx: TcContext) -> i32 {
+    match gate::judge(&ctx) {
+        gate::Verdict::Pass => TC_ACT_UNSPEC,
+        gate::Verdict::Drop => TC_ACT_SHOT,
     }
 }
 

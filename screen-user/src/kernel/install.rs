@@ -9,7 +9,7 @@ use std::{
 use aya::{
     Ebpf,
     maps::{MapData, SockMap},
-    programs::{TestRun as _, TestRunOptions, Xdp},
+    programs::{Program, ProgramError, SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp},
 };
 use screen_common::abi::{LISTENER_IPV4, LISTENER_IPV6, map, program};
 
@@ -163,21 +163,39 @@ impl Installation {
     ///
     /// The kernel takes frames of 14 bytes and more.
     pub fn try_frame(&self, frame: &[u8]) -> Result<bool, KernelError> {
+        Ok(self.run_on::<Xdp>(program::GATE, frame)? == XDP_PASS)
+    }
+
+    /// As [`Installation::try_frame`], through the gate's entry for TC.
+    ///
+    /// # Errors
+    ///
+    /// The kernel takes frames of 14 bytes and more.
+    pub fn try_frame_in_tc(&self, frame: &[u8]) -> Result<bool, KernelError> {
+        Ok(self.run_on::<SchedClassifier>(program::GATE_TC, frame)? != TC_ACT_SHOT)
+    }
+
+    fn run_on<P>(&self, name: &'static str, frame: &[u8]) -> Result<u32, KernelError>
+    where
+        P: for<'a> TestRun<Opts<'a> = TestRunOptions<'a>, Result = TestRunResult>,
+        for<'a> &'a P: TryFrom<&'a Program, Error = ProgramError>,
+    {
         let programs = lock(&self.programs);
-        let gate = programs
-            .program(program::GATE)
-            .ok_or_else(|| KernelError::Plan(format!("the object has no program {}", program::GATE)))?;
-        let gate: &Xdp = gate.try_into().map_err(KernelError::program(program::GATE))?;
+        let program =
+            programs.program(name).ok_or_else(|| KernelError::Plan(format!("the object has no program {name}")))?;
+        let program = <&P>::try_from(program).map_err(KernelError::program(name))?;
         let mut out = vec![0; frame.len()];
         let options =
             TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), repeat: 1, ..TestRunOptions::default() };
-        let result = gate.test_run(options).map_err(KernelError::program(program::GATE))?;
-        Ok(result.return_value == XDP_PASS)
+        let result = program.test_run(options).map_err(KernelError::program(name))?;
+        Ok(result.return_value)
     }
 }
 
 /// `XDP_PASS` of the kernel's `bpf.h`.
 const XDP_PASS: u32 = 2;
+/// `TC_ACT_SHOT` of the kernel's `pkt_cls.h`.
+const TC_ACT_SHOT: u32 = 2;
 
 /// What differs from what was asked for.
 fn notes(plan: &Plan, interfaces: &[Interface]) -> Vec<String> {

@@ -4,7 +4,9 @@ use std::fs::File;
 
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{CgroupAttachMode, CgroupSockAddr, SkLookup, SockOps, Xdp, XdpMode as Attach, links::FdLink},
+    programs::{
+        CgroupAttachMode, CgroupSockAddr, SchedClassifier, SkLookup, SockOps, Xdp, XdpMode as Attach, links::FdLink,
+    },
 };
 use screen_common::abi::program;
 
@@ -31,6 +33,7 @@ pub(super) fn load(debug: bool) -> Result<Ebpf, KernelError> {
     loader.override_global(aya_log::LEVEL, &level, true);
     let mut ebpf = loader.load(OBJECT)?;
     load_program::<Xdp>(&mut ebpf, program::GATE, Xdp::load)?;
+    load_program::<SchedClassifier>(&mut ebpf, program::GATE_TC, SchedClassifier::load)?;
     load_program::<SkLookup>(&mut ebpf, program::STEER, SkLookup::load)?;
     load_program::<SockOps>(&mut ebpf, program::COUNT, SockOps::load)?;
     for name in NAME_HOOKS {

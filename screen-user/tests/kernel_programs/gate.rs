@@ -8,7 +8,7 @@ use screen_user::kernel::{DenyEntry, Expiry, KernelError, ListId, Plan, Reason};
 
 use super::{
     frames::{ACK, Frame, RST, SYN, chains},
-    place::{Started, alone, plan},
+    place::{Entry, Started, alone, plan, through_each_entry},
 };
 
 fn deny(kernel: &Started, net: &str) {
@@ -16,8 +16,8 @@ fn deny(kernel: &Started, net: &str) {
     kernel.deny(net.parse().unwrap(), entry).unwrap();
 }
 
-fn passes(kernel: &Started, client: &str) -> bool {
-    kernel.installation.try_frame(&Frame::syn(client).bytes()).unwrap()
+fn passes(kernel: &Started, entry: Entry, client: &str) -> bool {
+    kernel.passes(entry, &Frame::syn(client).bytes())
 }
 
 fn total(kernel: &Started, reason: Reason) -> u64 {
@@ -40,16 +40,21 @@ fn shapes() -> Vec<Frame> {
 
 #[test]
 fn a_denied_syn_is_dropped_in_every_shape_and_passed_when_cut_anywhere() {
-    alone(|| {
+    through_each_entry(|entry| {
         let kernel = Started::new(&plan()).unwrap();
         deny(&kernel, "198.51.100.7/32");
         deny(&kernel, "2001:db8:1::7/128");
         for shape in shapes() {
             let bytes = shape.bytes();
-            assert!(!kernel.installation.try_frame(&bytes).unwrap(), "{bytes:02x?}");
-            // Shorter ones the kernel refuses to run.
-            for length in 14..bytes.len() {
-                assert!(kernel.installation.try_frame(&bytes[..length]).unwrap(), "{length} of {bytes:02x?}");
+            assert!(!kernel.passes(entry, &bytes), "{bytes:02x?}");
+            // Shorter ones the kernel refuses to run: for TC it reads the packet's own header first.
+            let shortest = match entry {
+                Entry::Xdp => 14,
+                Entry::Tc if shape.tags.is_empty() => 14 + 40,
+                Entry::Tc => 15,
+            };
+            for length in shortest..bytes.len() {
+                assert!(kernel.passes(entry, &bytes[..length]), "{length} of {bytes:02x?}");
             }
         }
         assert_eq!(total(&kernel, Reason::Denied), shapes().len() as u64);
@@ -59,7 +64,7 @@ fn a_denied_syn_is_dropped_in_every_shape_and_passed_when_cut_anywhere() {
 
 #[test]
 fn all_but_syns_to_the_protected_port_pass() {
-    alone(|| {
+    through_each_entry(|entry| {
         let kernel = Started::new(&plan()).unwrap();
         deny(&kernel, "0.0.0.0/0");
         deny(&kernel, "::/0");
@@ -82,16 +87,16 @@ fn all_but_syns_to_the_protected_port_pass() {
             }
             for other in others {
                 let bytes = other.bytes();
-                assert!(kernel.installation.try_frame(&bytes).unwrap(), "{bytes:02x?}");
+                assert!(kernel.passes(entry, &bytes), "{bytes:02x?}");
             }
-            assert!(!passes(&kernel, client));
+            assert!(!passes(&kernel, entry, client));
         }
     });
 }
 
 #[test]
 fn prefixes_of_every_length_deny_what_they_hold_and_nothing_else() {
-    alone(|| {
+    through_each_entry(|entry| {
         let kernel = Started::new(&plan()).unwrap();
         let cases = [
             ("198.51.100.7/32", &["198.51.100.7"][..], &["198.51.100.6", "198.51.100.8"][..]),
@@ -109,14 +114,14 @@ fn prefixes_of_every_length_deny_what_they_hold_and_nothing_else() {
             for expires in [Expiry::NEVER, Expiry::after(Duration::from_secs(3_600))] {
                 kernel.deny(net.parse().unwrap(), DenyEntry { expires, list: ListId::OPERATOR }).unwrap();
                 for client in inside {
-                    assert!(!passes(&kernel, client), "{client} in {net}");
+                    assert!(!passes(&kernel, entry, client), "{client} in {net}");
                 }
                 for client in outside {
-                    assert!(passes(&kernel, client), "{client} outside {net}");
+                    assert!(passes(&kernel, entry, client), "{client} outside {net}");
                 }
                 assert!(kernel.undeny(net.parse().unwrap(), ListId::OPERATOR).unwrap());
                 for client in inside {
-                    assert!(passes(&kernel, client), "{client} after {net} was taken back");
+                    assert!(passes(&kernel, entry, client), "{client} after {net} was taken back");
                 }
             }
         }
@@ -125,54 +130,54 @@ fn prefixes_of_every_length_deny_what_they_hold_and_nothing_else() {
 
 #[test]
 fn an_allow_entry_beats_any_deny_entry() {
-    alone(|| {
+    through_each_entry(|entry| {
         let kernel = Started::new(&plan()).unwrap();
         deny(&kernel, "198.51.100.0/24");
         deny(&kernel, "2001:db8:1::/48");
         for (net, client) in [("198.51.100.8/29", "198.51.100.9"), ("2001:db8:1:2::/64", "2001:db8:1:2::9")] {
-            assert!(!passes(&kernel, client));
+            assert!(!passes(&kernel, entry, client));
             kernel.allow(net.parse().unwrap(), ListId::OPERATOR, Expiry::NEVER).unwrap();
-            assert!(passes(&kernel, client));
+            assert!(passes(&kernel, entry, client));
             assert!(kernel.disallow(net.parse().unwrap(), ListId::OPERATOR).unwrap());
-            assert!(!passes(&kernel, client));
+            assert!(!passes(&kernel, entry, client));
         }
         kernel.allow("::/0".parse().unwrap(), ListId::OPERATOR, Expiry::NEVER).unwrap();
-        assert!(passes(&kernel, "2001:db8:1:2::9"));
-        assert!(!passes(&kernel, "198.51.100.9"), "all of IPv6 is not IPv4");
+        assert!(passes(&kernel, entry, "2001:db8:1:2::9"));
+        assert!(!passes(&kernel, entry, "198.51.100.9"), "all of IPv6 is not IPv4");
     });
 }
 
 #[test]
 fn what_has_expired_has_no_effect_and_is_swept() {
-    alone(|| {
+    through_each_entry(|entry| {
         let kernel = Started::new(&plan()).unwrap();
         let gone = DenyEntry { expires: Expiry::from_nanos(1), list: ListId::FAILURE };
         for net in ["198.51.100.7/32", "203.0.113.0/24", "203.0.112.0/25", "2001:db8:1::7/128", "2001:db8:2::/48"] {
             kernel.deny(net.parse().unwrap(), gone).unwrap();
         }
         for client in ["198.51.100.7", "203.0.113.9", "203.0.112.9", "2001:db8:1::7", "2001:db8:2::9"] {
-            assert!(passes(&kernel, client), "{client}");
+            assert!(passes(&kernel, entry, client), "{client}");
         }
         deny(&kernel, "203.0.113.0/24");
-        assert!(!passes(&kernel, "203.0.113.9"), "another list still denies it");
+        assert!(!passes(&kernel, entry, "203.0.113.9"), "another list still denies it");
         assert_eq!(kernel.sweep().unwrap(), 5);
         assert!(kernel.denied(ListId::FAILURE).is_empty());
-        assert!(!passes(&kernel, "203.0.113.9"));
+        assert!(!passes(&kernel, entry, "203.0.113.9"));
     });
 }
 
 #[test]
 fn unanswered_syns_take_half_the_limit_and_repeated_ones_the_rest() {
-    alone(|| {
+    through_each_entry(|entry| {
         let kernel = Started::new(&Plan { limit: 10, ..plan() }).unwrap();
         let syn = |sequence: u32| Frame { sequence, ..Frame::syn("198.51.100.7") }.bytes();
-        let admitted = (0..20).filter(|sequence| kernel.installation.try_frame(&syn(*sequence)).unwrap()).count();
+        let admitted = (0..20).filter(|sequence| kernel.passes(entry, &syn(*sequence))).count();
         assert_eq!(admitted, 5);
         // Another client is not concerned.
-        assert!(passes(&kernel, "198.51.100.8"));
+        assert!(passes(&kernel, entry, "198.51.100.8"));
         // A client repeats its SYN after a second (RFC 6298), which the programs take for proof from half a second on.
         thread::sleep(Duration::from_millis(700));
-        let repeated = (5..20).filter(|sequence| kernel.installation.try_frame(&syn(*sequence)).unwrap()).count();
+        let repeated = (5..20).filter(|sequence| kernel.passes(entry, &syn(*sequence))).count();
         assert_eq!(repeated, 5, "up to the limit and no further");
         assert!(total(&kernel, Reason::Unproven) >= 15 && total(&kernel, Reason::Limited) >= 1);
     });
@@ -180,26 +185,26 @@ fn unanswered_syns_take_half_the_limit_and_repeated_ones_the_rest() {
 
 #[test]
 fn dry_run_counts_and_drops_nothing() {
-    alone(|| {
+    through_each_entry(|entry| {
         let kernel = Started::new(&Plan { dry_run: true, ..plan() }).unwrap();
         deny(&kernel, "198.51.100.0/24");
-        assert!(passes(&kernel, "198.51.100.7"));
+        assert!(passes(&kernel, entry, "198.51.100.7"));
         assert_eq!(total(&kernel, Reason::Denied), 1);
         let client: IpAddr = [198, 51, 100, 7].into();
         let refused = kernel.refused(client).unwrap().unwrap();
         assert_eq!((refused.denied, refused.limited, refused.list), (1, 0, ListId::OPERATOR.0));
         kernel.reconfigure(&plan()).unwrap();
-        assert!(!passes(&kernel, "198.51.100.7"));
+        assert!(!passes(&kernel, entry, "198.51.100.7"));
     });
 }
 
 #[test]
 fn with_debug_messages_it_decides_the_same() {
-    alone(|| {
+    through_each_entry(|entry| {
         let kernel = Started::new(&Plan { debug: true, ..plan() }).unwrap();
         deny(&kernel, "198.51.100.0/24");
-        assert!(!passes(&kernel, "198.51.100.7") && passes(&kernel, "203.0.113.7"));
-        assert!(passes(&kernel, "2001:db8:1::7"));
+        assert!(!passes(&kernel, entry, "198.51.100.7") && passes(&kernel, entry, "203.0.113.7"));
+        assert!(passes(&kernel, entry, "2001:db8:1::7"));
     });
 }
 
@@ -210,7 +215,7 @@ fn a_live_gate_keeps_its_pin_path_and_a_dead_one_loses_it() {
         let first = Started::new(&plan).unwrap();
         assert!(matches!(Started::new(&plan), Err(KernelError::InUse { .. })));
         deny(&first, "198.51.100.7/32");
-        assert!(!passes(&first, "198.51.100.7"));
+        assert!(!passes(&first, Entry::Xdp, "198.51.100.7"));
         assert!(plan.pin_path.join("maps/clients").exists() && plan.pin_path.join("links/steer").exists());
         drop(first);
         assert!(!plan.pin_path.exists());
@@ -237,7 +242,7 @@ fn a_live_gate_keeps_its_pin_path_and_a_dead_one_loses_it() {
             ],
         );
         let second = Started::new(&plan).unwrap();
-        assert!(passes(&second, "198.51.100.7"));
+        assert!(passes(&second, Entry::Xdp, "198.51.100.7"));
         drop(second);
         assert!(!plan.pin_path.exists());
     });
@@ -245,7 +250,7 @@ fn a_live_gate_keeps_its_pin_path_and_a_dead_one_loses_it() {
 
 #[test]
 fn a_proxy_is_never_denied_and_never_limited() {
-    alone(|| {
+    through_each_entry(|entry| {
         let proxies = ["198.51.100.0/28", "2001:db8:1::/64"].map(|net| net.parse().unwrap()).to_vec();
         let with_proxies = Plan { limit: 2, proxies, ..plan() };
         let kernel = Started::new(&with_proxies).unwrap();
@@ -255,42 +260,38 @@ fn a_proxy_is_never_denied_and_never_limited() {
         ] {
             for sequence in 0..20 {
                 let frame = |client: &str| Frame { sequence, ..Frame::syn(client) }.bytes();
-                assert!(kernel.installation.try_frame(&frame(proxy)).unwrap(), "SYN {sequence} of the proxy");
-                assert_eq!(
-                    kernel.installation.try_frame(&frame(client)).unwrap(),
-                    sequence == 0,
-                    "SYN {sequence} of a client"
-                );
+                assert!(kernel.passes(entry, &frame(proxy)), "SYN {sequence} of the proxy");
+                assert_eq!(kernel.passes(entry, &frame(client)), sequence == 0, "SYN {sequence} of a client");
             }
             deny(&kernel, net);
             deny(&kernel, &format!("{proxy}/{}", if proxy.contains(':') { 128 } else { 32 }));
-            assert!(passes(&kernel, proxy) && !passes(&kernel, client));
+            assert!(passes(&kernel, entry, proxy) && !passes(&kernel, entry, client));
             assert!(kernel.refused(proxy.parse().unwrap()).unwrap().is_none());
         }
         kernel.reconfigure(&plan()).unwrap();
-        assert!(!passes(&kernel, "198.51.100.7") && !passes(&kernel, "2001:db8:1::7"));
+        assert!(!passes(&kernel, entry, "198.51.100.7") && !passes(&kernel, entry, "2001:db8:1::7"));
         kernel.reconfigure(&with_proxies).unwrap();
-        assert!(passes(&kernel, "198.51.100.7") && passes(&kernel, "2001:db8:1::7"));
+        assert!(passes(&kernel, entry, "198.51.100.7") && passes(&kernel, entry, "2001:db8:1::7"));
     });
 }
 
 #[test]
 fn when_everybody_is_a_proxy_the_kernel_judges_nobody_and_says_so() {
-    alone(|| {
+    through_each_entry(|entry| {
         let ipv6 = Plan { proxies: vec!["::/0".parse().unwrap()], ..plan() };
         let kernel = Started::new(&ipv6).unwrap();
         deny(&kernel, "0.0.0.0/0");
         deny(&kernel, "::/0");
-        assert!(passes(&kernel, "2001:db8:1::7"));
-        assert!(!passes(&kernel, "198.51.100.7"), "all of IPv6 is not IPv4");
+        assert!(passes(&kernel, entry, "2001:db8:1::7"));
+        assert!(!passes(&kernel, entry, "198.51.100.7"), "all of IPv6 is not IPv4");
         let said = |what: &str| kernel.status().notes.iter().any(|note| note.contains(what));
         assert!(said("judges no IPv6 client"));
         let all = vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()];
         kernel.reconfigure(&Plan { proxies: all, ..plan() }).unwrap();
-        assert!(passes(&kernel, "2001:db8:1::7") && passes(&kernel, "198.51.100.7"));
+        assert!(passes(&kernel, entry, "2001:db8:1::7") && passes(&kernel, entry, "198.51.100.7"));
         assert!(said("judges nobody"));
         kernel.reconfigure(&plan()).unwrap();
-        assert!(!passes(&kernel, "2001:db8:1::7") && !passes(&kernel, "198.51.100.7"));
+        assert!(!passes(&kernel, entry, "2001:db8:1::7") && !passes(&kernel, entry, "198.51.100.7"));
         assert!(!said("judges"));
     });
 }
@@ -304,7 +305,7 @@ fn more_proxies_than_there_is_room_for_change_nothing() {
         let many = (0..4_096u32).map(|host| IpNet::from(IpAddr::from((0x0a00_0000 + host).to_be_bytes()))).collect();
         let refused = kernel.reconfigure(&Plan { proxies: many, ..plan() });
         assert!(matches!(refused, Err(KernelError::Full { table: "proxies", .. })));
-        assert!(passes(&kernel, "198.51.100.7"), "still a proxy");
+        assert!(passes(&kernel, Entry::Xdp, "198.51.100.7"), "still a proxy");
     });
 }
 
@@ -323,7 +324,9 @@ fn a_long_list_goes_in_and_out_whole() {
             let nets = numbers.flat_map(|number| (0..3).map(move |kind| net(kind, number)));
             nets.map(|net| (net.parse().unwrap(), Expiry::NEVER)).collect()
         };
-        let denied = |number: u32| [0, 1, 2].map(|kind| !passes(&kernel, net(kind, number).split('/').next().unwrap()));
+        let denied = |number: u32| {
+            [0, 1, 2].map(|kind| !passes(&kernel, Entry::Xdp, net(kind, number).split('/').next().unwrap()))
+        };
         kernel.replace_denied(ListId::IMPORTED, list(0..10_000)).unwrap();
         assert!((0..10_000).all(|number| denied(number) == [true; 3]));
         assert_eq!(denied(10_000), [false; 3]);

@@ -57,6 +57,13 @@ pub(crate) fn plan() -> Plan {
     }
 }
 
+/// The gate's entries: every frame is judged alike by both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entry {
+    Xdp,
+    Tc,
+}
+
 /// An installation and its tables, in one process.
 pub(crate) struct Started {
     pub(crate) kernel: Kernel,
@@ -68,6 +75,14 @@ impl Started {
         let installation = Installation::start(plan).inspect_err(keep_verifier_log)?;
         let kernel = Kernel::open(installation.maps()?, plan)?;
         Ok(Self { kernel, installation })
+    }
+
+    /// Whether the gate lets a frame pass that comes in by `entry`.
+    pub(crate) fn passes(&self, entry: Entry, frame: &[u8]) -> bool {
+        match entry {
+            Entry::Xdp => self.installation.try_frame(frame).unwrap(),
+            Entry::Tc => self.installation.try_frame_in_tc(frame).unwrap(),
+        }
     }
 }
 
@@ -102,6 +117,13 @@ pub(crate) fn alone(test: impl FnOnce() + Send) {
             std::panic::resume_unwind(panic);
         }
     });
+}
+
+/// Runs `test` for each of the gate's entries, in a network namespace of its own.
+pub(crate) fn through_each_entry(test: impl Fn(Entry) + Sync) {
+    for entry in [Entry::Xdp, Entry::Tc] {
+        alone(|| test(entry));
+    }
 }
 
 /// A host and its neighbour: two namespaces with a pair of interfaces between them.
