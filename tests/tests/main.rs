@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod blocklist;
 mod denied;
 mod dnsbl;
 mod early_talker;

@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask VERB`.
 
 mod bench;
+mod blocklist;
 mod build;
 mod demo;
 mod fuzz;
@@ -40,6 +41,8 @@ enum Verb {
     Demo(demo::Options),
     /// Measure the gate beside what it is compared with, in one run
     Bench(bench::Options),
+    /// Import, export, list and remove block lists of a running gate: `mxscreen blocklist`
+    Blocklist(blocklist::Options),
     /// Feed the parsers and the session core with generated input for a bounded time
     Fuzz(fuzz::Options),
 }
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Verb::Oracle(options) => oracle::run(&options),
         Verb::Demo(options) => demo::run(&options),
         Verb::Bench(options) => bench::run(&options),
+        Verb::Blocklist(options) => blocklist::run(&options),
         Verb::Fuzz(options) => fuzz::run(&options),
     };
     match done {

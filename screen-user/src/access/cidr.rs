@@ -57,6 +57,16 @@ impl Table {
         Some((self.results.get(rule.result as usize)?, rule.line))
     }
 
+    /// The networks, disjoint and in order, in which the first rule that matches has a result that satisfies `which`.
+    pub fn networks_whose<'a>(&'a self, which: impl Fn(&str) -> bool + 'a) -> impl Iterator<Item = IpNet> + 'a {
+        let chosen: Vec<bool> = self.results.iter().map(|result| which(result)).collect();
+        let is_chosen = move |rule: u32| {
+            let rule = self.rules.get(rule as usize);
+            rule.and_then(|rule| chosen.get(rule.result as usize)).copied().unwrap_or(false)
+        };
+        self.index.networks_whose(is_chosen)
+    }
+
     /// The first rule that matches.
     pub(super) fn find_rule(&self, address: IpAddr) -> Option<u32> {
         self.index.find(address)

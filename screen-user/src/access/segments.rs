@@ -130,6 +130,11 @@ impl<N: Number> Segments<N> {
         self.ranges.get(index).filter(|(first, _, _)| *first <= address).map(|(_, _, rule)| *rule)
     }
 
+    /// The ranges whose rule satisfies `which`.
+    fn ranges_whose(&self, which: impl Fn(u32) -> bool) -> impl Iterator<Item = (N, N)> {
+        self.ranges.iter().filter(move |(_, _, rule)| which(*rule)).map(|(first, last, _)| (*first, *last))
+    }
+
     /// Where what the list says may change: the first address of every range, and the one after its last.
     pub(super) fn edges(&self) -> impl Iterator<Item = N> + '_ {
         self.ranges.iter().flat_map(|(first, last, _)| std::iter::once(*first).chain(last.next()))
@@ -165,7 +170,17 @@ impl Both {
     }
 }
 
+impl Both {
+    /// The networks whose rule satisfies `which`, in order, IPv4 first.
+    pub(super) fn networks_whose(&self, which: impl Fn(u32) -> bool + Clone) -> impl Iterator<Item = IpNet> {
+        let v4 = self.v4.ranges_whose(which.clone()).flat_map(|(first, last)| networks_v4(first, last));
+        let v6 = self.v6.ranges_whose(which).flat_map(|(first, last)| networks_v6(first, last));
+        v4.chain(v6)
+    }
+}
+
 /// A network as numbers.
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Span {
     V4(Range<u32>),
     V6(Range<u128>),

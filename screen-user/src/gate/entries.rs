@@ -16,6 +16,9 @@ impl Gate {
         let now = unix_now();
         let mut lists = self.lists.write().unwrap_or_else(PoisonError::into_inner);
         for (key, json) in entries {
+            if self.restore_list(&key, &json) {
+                continue;
+            }
             match serde_json::from_slice::<Entry>(&json) {
                 Ok(entry) if entry.until.is_none_or(|until| until > now) => {
                     lists.insert(entry);

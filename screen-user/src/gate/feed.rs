@@ -18,16 +18,6 @@ use crate::{
     },
 };
 
-/// How a list is called in `explain` and in the map `refused`.
-pub(super) fn list_name(list: ListId) -> &'static str {
-    match list {
-        ListId::ACCESS => "access list",
-        ListId::OPERATOR => "operator",
-        ListId::FAILURE => "failed test",
-        _ => "unknown list",
-    }
-}
-
 /// The kernel's list for a run-time entry.
 fn list_of(entry: &Entry) -> ListId {
     match entry.origin {
@@ -50,6 +40,19 @@ impl Gate {
         self.fed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How a list is called in `explain`.
+    pub(super) fn list_name(&self, list: ListId) -> String {
+        match list {
+            ListId::ACCESS => "access list".to_owned(),
+            ListId::OPERATOR => "operator".to_owned(),
+            ListId::FAILURE => "failed test".to_owned(),
+            imported => {
+                let lists = self.imported.read().unwrap_or_else(PoisonError::into_inner);
+                lists.name(imported).map_or_else(|| "a list that is gone".to_owned(), str::to_owned)
+            }
+        }
+    }
+
     /// Tells the kernel everything: after a start, and after a reload.
     pub(super) fn feed_everything(&self) {
         self.feed_settings();
@@ -58,6 +61,7 @@ impl Gate {
         for entry in entries {
             self.feed_entry(&entry);
         }
+        self.feed_lists();
         let records = self.screen().records();
         for (client, record) in records {
             self.feed_record(client, &record);
@@ -144,7 +148,7 @@ impl Gate {
     }
 
     /// The screener decides the same without the kernel's help; only the cost differs. So a table that is full is no failure.
-    fn fed_or_said(&self, what: &str, done: Result<(), KernelError>) {
+    pub(super) fn fed_or_said(&self, what: &str, done: Result<(), KernelError>) {
         if let Err(error) = done {
             self.log.warn(format!("{what}: not in the kernel's tables, the screener decides: {}", chain(&error)));
         }

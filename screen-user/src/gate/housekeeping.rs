@@ -27,6 +27,7 @@ impl Gate {
         while *self.phase.borrow() == Phase::Running {
             ticks.tick().await;
             self.expire_entries();
+            self.expire_lists();
             if let Some(kernel) = &self.kernel {
                 // Nothing that has expired has any effect until it is swept, so that a failure is only worth a line.
                 if count.is_multiple_of(KERNEL_SWEEP_TICKS)

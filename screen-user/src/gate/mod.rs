@@ -1,5 +1,6 @@
 //! The running gate: what sessions, the control socket and the kernel half have in common.
 
+mod blocklists;
 mod entries;
 mod feed;
 mod history;
@@ -53,6 +54,7 @@ pub struct Gate {
     source: run::Source,
     screen: Mutex<Screen>,
     lists: RwLock<RuntimeLists>,
+    imported: RwLock<blocklists::Imported>,
     fed: Mutex<feed::Fed>,
     dnsbl: ArcSwapOption<Dnsbl>,
     tls: ArcSwapOption<TlsServer>,
@@ -139,11 +141,15 @@ impl Gate {
         if lists.allowed(client, now).is_some() {
             return Standing::Allowed;
         }
-        match (config.access.decide(client).verdict, lists.denied(client, now)) {
-            (access::Verdict::Permit, _) => Standing::Allowed,
-            (_, Some(_)) => Standing::Barred,
-            (access::Verdict::Reject, None) => Standing::Denied,
-            (access::Verdict::Undecided, None) => Standing::Unlisted,
+        let denied = || {
+            lists.denied(client, now).is_some()
+                || self.imported.read().unwrap_or_else(PoisonError::into_inner).denying(client, now).is_some()
+        };
+        match config.access.decide(client).verdict {
+            access::Verdict::Permit => Standing::Allowed,
+            _ if denied() => Standing::Barred,
+            access::Verdict::Reject => Standing::Denied,
+            access::Verdict::Undecided => Standing::Unlisted,
         }
     }
 

@@ -21,6 +21,7 @@ use tokio::{
 
 use super::{
     Counts, Gate, Phase,
+    blocklists::Imported,
     feed::{Fed, chain},
     history::History,
     interfaces, unix_now,
@@ -133,6 +134,7 @@ async fn start(
         source,
         screen: Mutex::new(screen),
         lists: RwLock::new(RuntimeLists::default()),
+        imported: RwLock::new(Imported::default()),
         fed: Mutex::new(Fed::default()),
         tls: ArcSwapOption::from(tls),
         store: opened.store,

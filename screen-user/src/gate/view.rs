@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use super::{Gate, feed::list_name, run::backend_name, unix_now};
+use super::{Gate, run::backend_name, unix_now};
 use crate::{
     access::runtime::{Entry, Kind, Origin},
     config::Layout,
@@ -42,6 +42,17 @@ impl Gate {
             Request::Allow(entry) => self.allow(entry),
             Request::Forget { net } => Ok(self.forgotten(net)),
             Request::List { which } => Ok(self.list(which)),
+            Request::BlocklistImport(import) => {
+                // A million entries take a second or two of work.
+                let gate = Arc::clone(self);
+                tokio::task::spawn_blocking(move || gate.import_list(&import)).await.map_err(Failure::bug)?
+            }
+            Request::Blocklists => Ok(self.blocklists()),
+            Request::BlocklistExport { name } => self.export_list(&name),
+            Request::BlocklistRemove { name } => {
+                let gate = Arc::clone(self);
+                tokio::task::spawn_blocking(move || gate.remove_list(&name)).await.map_err(Failure::bug)?
+            }
             Request::Reload => {
                 // Reading a million-line table would hold up a worker that sessions need.
                 let gate = Arc::clone(self);
@@ -144,6 +155,8 @@ impl Gate {
             let lists = self.lists.read().unwrap_or_else(PoisonError::into_inner);
             (lists.allowed(address, now).cloned(), lists.denied(address, now).cloned())
         };
+        let imported =
+            self.imported.read().unwrap_or_else(PoisonError::into_inner).denying(address, now).map(str::to_owned);
         let record = self.screen().record(client);
         let valid = record.and_then(|record| config.policy.valid_until(&record)).filter(|&until| until > now);
         let standing = self.standing(address);
@@ -167,6 +180,7 @@ impl Gate {
             "access_list": { "verdict": decision.verdict.to_string(), "rule": decision.rule },
             "allow_entry": allow,
             "deny_entry": deny,
+            "imported_list": imported,
             "tests": record.map_or(Value::Null, |record| tests(&record, now)),
             "last_sessions": self.history.of(client.net(), SHOWN_SESSIONS),
             "kernel_counters": counters.map(|counters| json!({
@@ -179,7 +193,7 @@ impl Gate {
             "kernel_refused": refused.map(|refused| json!({
                 "denied": refused.denied,
                 "limited": refused.limited,
-                "list": (refused.denied > 0).then(|| list_name(ListId(refused.list))),
+                "list": (refused.denied > 0).then(|| self.list_name(ListId(refused.list))),
             })),
         })
     }
@@ -229,6 +243,7 @@ impl Gate {
                 "allowed_at_run_time": allows,
                 "denied_by_access_list": fed_rejects,
                 "permitted_by_access_list": fed_permits,
+                "imported": self.blocklists(),
             },
             "cache": { "backend": backend_name(&config.cache.backend), "store": self.store.status() },
             "kernel": match (&self.kernel, &self.installation) {

@@ -5,6 +5,7 @@ use std::{ffi::OsString, net::IpAddr, path::PathBuf, time::Duration};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
+use super::blocklist::BlocklistArgs;
 use crate::config;
 
 /// A gate in front of a mail server's port 25.
@@ -38,6 +39,8 @@ pub enum Command {
     Forget(ForgetArgs),
     /// List run-time entries, what the access list gives the kernel, and clients that passed
     List(ListArgs),
+    /// Import, export, list and remove block lists
+    Blocklist(BlocklistArgs),
     /// Read configuration and tables again, without dropping a connection
     Reload,
     /// Give the port back, let running sessions end, and stop
@@ -165,7 +168,7 @@ fn key_value(text: &str) -> Result<(String, String), String> {
         .ok_or_else(|| format!("\"{text}\" has no \"=\": write KEY=VALUE"))
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     config::parse_duration(text).map_err(|problem| problem.to_string())
 }
 

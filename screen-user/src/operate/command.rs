@@ -9,6 +9,7 @@ use std::{
 use serde_json::Value;
 
 use super::{
+    blocklist,
     cli::{Cli, Command, EntryArgs, ExplainArgs, ImportArgs, ListArgs, RunArgs, StatusArgs},
     exit::Failure,
     request::{self, Entry, Request},
@@ -31,6 +32,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Allow(arguments) => entry(&gate, &arguments, Request::Allow),
         Command::Forget(arguments) => said(&gate, &Request::Forget { net: arguments.net }),
         Command::List(arguments) => list(&gate, &arguments),
+        Command::Blocklist(arguments) => blocklist::run(&gate, &arguments),
         Command::Reload => said(&gate, &Request::Reload),
         Command::Stop => said(&gate, &Request::Stop),
         Command::ImportPostfix(arguments) => import_postfix(&arguments),
@@ -50,7 +52,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-fn print(text: &str) -> Result<(), Failure> {
+pub(super) fn print(text: &str) -> Result<(), Failure> {
     match io::stdout().write_all(text.as_bytes()) {
         // `mxscreen list | head` is no failure.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -106,13 +108,13 @@ fn entry(gate: &Path, arguments: &EntryArgs, request: fn(Entry) -> Request) -> R
 }
 
 /// Sends a request whose answer is a list of sentences.
-fn said(gate: &Path, request: &Request) -> Result<(), Failure> {
+pub(super) fn said(gate: &Path, request: &Request) -> Result<(), Failure> {
     let answer = request::ask(gate, request)?;
     let sentences = answer.as_array().into_iter().flatten().filter_map(Value::as_str);
     print(&sentences.map(|sentence| format!("{sentence}\n")).collect::<String>())
 }
 
-fn json(value: &Value) -> Result<(), Failure> {
+pub(super) fn json(value: &Value) -> Result<(), Failure> {
     print(&format!("{}\n", serde_json::to_string_pretty(value).map_err(Failure::bug)?))
 }
 

@@ -23,6 +23,8 @@ use crate::gate::{Gate, Phase};
 
 /// The longest request.
 const REQUEST_BYTES: u64 = 64 * 1024;
+/// How long what follows a request may take to arrive.
+const PAYLOAD_LIMIT: Duration = Duration::from_secs(60);
 /// How long a request may take to arrive.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 
@@ -81,7 +83,16 @@ async fn answer(stream: UnixStream, gate: &Arc<Gate>) -> io::Result<()> {
     let _counted = gate.count_request();
     let answer = match read {
         Ok(Ok(_)) => match serde_json::from_str::<Request>(&line) {
-            Ok(request) => gate.handle(request).await.map_or_else(|failure| Answer::refused(&failure), Answer::Done),
+            Ok(mut request) => {
+                if let Some(payload) = request.payload() {
+                    reader.get_mut().set_limit(payload.len() as u64);
+                    match timeout(PAYLOAD_LIMIT, reader.read_exact(payload)).await {
+                        Ok(read) => read?,
+                        Err(_) => return Ok(()),
+                    };
+                }
+                gate.handle(request).await.map_or_else(|failure| Answer::refused(&failure), Answer::Done)
+            }
             Err(error) => Answer::refused(&Failure::usage(format!("unknown request: {error}"))),
         },
         Ok(Err(error)) => return Err(error),

@@ -1,5 +1,6 @@
 //! What the operator sees and says: command line, control socket, log, status.
 
+pub mod blocklist;
 pub mod cli;
 pub mod command;
 pub mod control;

@@ -17,6 +17,9 @@ use super::{
     exit::{Code, Failure},
 };
 
+/// The most bytes of an imported list's addresses: 16 million IPv4 ranges, or 4 million of IPv6.
+const IMPORT_BYTES: u64 = 128 << 20;
+
 /// How long a command waits for the gate's answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -45,6 +48,20 @@ pub enum Request {
         /// One of them; all if left out.
         which: Option<Which>,
     },
+    /// Put a block list in place of the one of its name.
+    BlocklistImport(Import),
+    /// The imported lists.
+    Blocklists,
+    /// The networks of an imported list.
+    BlocklistExport {
+        /// Which.
+        name: String,
+    },
+    /// Remove an imported list.
+    BlocklistRemove {
+        /// Which.
+        name: String,
+    },
     /// Read configuration and tables again.
     Reload,
     /// Drain and stop.
@@ -61,6 +78,52 @@ pub struct Entry {
     pub seconds: Option<u64>,
     /// Why.
     pub reason: String,
+}
+
+/// A block list to be imported. The line holds the length of the addresses; they follow it.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Import {
+    /// Its name.
+    pub name: String,
+    /// How long it holds, in seconds; without it, until it is removed or replaced.
+    pub seconds: Option<u64>,
+    /// Import it although it does harm.
+    pub force: bool,
+    /// Say what would change, and change nothing.
+    pub dry_run: bool,
+    /// As [`crate::access::blocklist::Addresses::to_bytes`] writes them.
+    #[serde(with = "length")]
+    pub addresses: Vec<u8>,
+}
+
+/// Bytes that follow a line, in the line: their number alone.
+mod length {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::IMPORT_BYTES;
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(bytes.len() as u64)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        let length = u64::deserialize(deserializer)?;
+        if length > IMPORT_BYTES {
+            return Err(serde::de::Error::custom(format!("a list of more than {} MiB", IMPORT_BYTES >> 20)));
+        }
+        Ok(vec![0; usize::try_from(length).map_err(serde::de::Error::custom)?])
+    }
+}
+
+impl Request {
+    /// Where what follows the request's line is, or is to be put.
+    pub(super) fn payload(&mut self) -> Option<&mut Vec<u8>> {
+        match self {
+            Self::BlocklistImport(import) => Some(&mut import.addresses),
+            _ => None,
+        }
+    }
 }
 
 /// The gate's answer.
@@ -104,6 +167,10 @@ pub fn ask(control: &Path, request: &Request) -> Result<Value, Failure> {
     let mut line = serde_json::to_string(request).map_err(Failure::bug)?;
     line.push('\n');
     stream.write_all(line.as_bytes()).map_err(|error| failed(&error))?;
+    if let Request::BlocklistImport(import) = request {
+        // A gate that refuses the line closes before it has read them: its answer says why.
+        let _ = stream.write_all(&import.addresses);
+    }
     let mut reply = String::new();
     BufReader::new(stream).read_line(&mut reply).map_err(|error| failed(&error))?;
     match serde_json::from_str(&reply) {

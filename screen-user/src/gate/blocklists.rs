@@ -1,0 +1,309 @@
+//! Imported block lists: held here, in the kernel and in the store, each replaced whole or not at all.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::{Arc, PoisonError},
+};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Gate, feed::chain, from_now, unix_now};
+use crate::{
+    access::blocklist::Addresses,
+    config::{Backend, Config},
+    kernel::{Expiry, ListId},
+    operate::{exit::Failure, request::Import},
+};
+
+/// The most lists.
+const MOST_LISTS: usize = 256;
+/// The largest share of an address space that a list may deny unless it is forced.
+const MOST_SHARE: f64 = 0.05;
+/// How keys of lists begin in the store.
+const STORE_PREFIX: &str = "list ";
+
+/// The lists, by name.
+#[derive(Debug, Default)]
+pub(super) struct Imported(BTreeMap<String, List>);
+
+#[derive(Debug, Clone)]
+struct List {
+    id: ListId,
+    addresses: Arc<Addresses>,
+    networks: usize,
+    about: About,
+}
+
+/// What the store keeps of a list before its addresses.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct About {
+    /// Unix seconds; without it, until it is removed.
+    until: Option<u64>,
+    /// When it was imported, Unix seconds.
+    imported: u64,
+}
+
+impl List {
+    fn holds_at(&self, now: u64) -> bool {
+        self.about.until.is_none_or(|until| until > now)
+    }
+}
+
+impl Imported {
+    /// The first list, by name, that holds `address` now.
+    pub(super) fn denying(&self, address: IpAddr, now: u64) -> Option<&str> {
+        self.0
+            .iter()
+            .find(|(_, list)| list.holds_at(now) && list.addresses.contains(address))
+            .map(|(name, _)| name.as_str())
+    }
+
+    /// The list that the kernel knows by this number.
+    pub(super) fn name(&self, id: ListId) -> Option<&str> {
+        self.0.iter().find(|(_, list)| list.id == id).map(|(name, _)| name.as_str())
+    }
+
+    fn id_for(&self, name: &str) -> Result<ListId, Failure> {
+        if let Some(list) = self.0.get(name) {
+            return Ok(list.id);
+        }
+        let taken: BTreeSet<u32> = self.0.values().map(|list| list.id.0).collect();
+        (ListId::IMPORTED.0..)
+            .take(MOST_LISTS)
+            .find(|id| !taken.contains(id))
+            .map(ListId)
+            .ok_or_else(|| Failure::unavailable(format!("there are {MOST_LISTS} imported lists already")))
+    }
+}
+
+impl Gate {
+    /// Replaces a list whole, or leaves everything as it was.
+    pub(super) fn import_list(&self, import: &Import) -> Result<Value, Failure> {
+        let name = import.name.as_str();
+        check_name(name)?;
+        let addresses = Addresses::from_bytes(&import.addresses)
+            .ok_or_else(|| Failure::usage("the addresses are not in the form that the import sends"))?;
+        if !import.force {
+            refuse_the_harmful(&self.config.load(), name, &addresses)?;
+        }
+        // One import at a time: the lock is held until kernel and list agree again.
+        let mut lists = self.imported.write().unwrap_or_else(PoisonError::into_inner);
+        let id = lists.id_for(name)?;
+        let networks: BTreeSet<IpNet> = addresses.networks().collect();
+        let (added, removed) = match lists.0.get(name) {
+            Some(before) => {
+                let kept = before.addresses.networks().filter(|net| networks.contains(net)).count();
+                (networks.len() - kept, before.networks - kept)
+            }
+            None => (networks.len(), 0),
+        };
+        let said = format!("{name}: {} networks, {added} new, {removed} gone", networks.len());
+        if import.dry_run {
+            return Ok(json!([format!("{said}; nothing was changed")]));
+        }
+        let now = unix_now();
+        let about = About { until: import.seconds.map(|seconds| now.saturating_add(seconds)), imported: now };
+        let list = List { id, networks: networks.len(), addresses: Arc::new(addresses), about };
+        if let Some(kernel) = &self.kernel {
+            let expires = Expiry::after_or_never(import.seconds.map(std::time::Duration::from_secs));
+            kernel
+                .replace_denied(id, networks.into_iter().map(|net| (net, expires)))
+                .map_err(|error| Failure::unavailable(format!("{name}: not imported: {}", chain(&error))))?;
+        }
+        self.keep_list(name, &list);
+        lists.0.insert(name.to_owned(), list);
+        drop(lists);
+        self.log.info(said.as_str());
+        Ok(json!([said]))
+    }
+
+    /// Removes a list.
+    pub(super) fn remove_list(&self, name: &str) -> Result<Value, Failure> {
+        let mut lists = self.imported.write().unwrap_or_else(PoisonError::into_inner);
+        let list = lists.0.remove(name).ok_or_else(|| no_list(name))?;
+        self.let_go(name, &list);
+        Ok(json!([format!("{name}: {} networks removed", list.networks)]))
+    }
+
+    /// Every list, without its addresses.
+    pub(super) fn blocklists(&self) -> Value {
+        let now = unix_now();
+        let lists = self.imported.read().unwrap_or_else(PoisonError::into_inner);
+        let row = |(name, list): (&String, &List)| {
+            json!({
+                "list": name,
+                "networks": list.networks,
+                "imported": list.about.imported,
+                "seconds_left": list.about.until.map(|until| until.saturating_sub(now)),
+            })
+        };
+        lists.0.iter().map(row).collect()
+    }
+
+    /// The networks of a list.
+    pub(super) fn export_list(&self, name: &str) -> Result<Value, Failure> {
+        let lists = self.imported.read().unwrap_or_else(PoisonError::into_inner);
+        let list = lists.0.get(name).ok_or_else(|| no_list(name))?;
+        let addresses = Arc::clone(&list.addresses);
+        drop(lists);
+        Ok(addresses.networks().map(|net| json!(net)).collect())
+    }
+
+    /// Takes up what the store kept, if it is a list; returns whether it was.
+    pub(super) fn restore_list(&self, key: &str, kept: &[u8]) -> bool {
+        let Some(name) = key.strip_prefix(STORE_PREFIX) else { return false };
+        let Some((about, addresses)) = unpack(kept) else {
+            self.log.warn(format!("the imported list {name} is not readable and is left out: import it again"));
+            self.store.drop_entry(key);
+            return true;
+        };
+        let mut lists = self.imported.write().unwrap_or_else(PoisonError::into_inner);
+        match lists.id_for(name) {
+            Ok(id) => {
+                let networks = addresses.networks().count();
+                lists.0.insert(name.to_owned(), List { id, addresses: Arc::new(addresses), networks, about });
+            }
+            Err(failure) => self.log.warn(format!("{name}: {}", failure.message)),
+        }
+        true
+    }
+
+    /// Tells the kernel every list.
+    pub(super) fn feed_lists(&self) {
+        let Some(kernel) = &self.kernel else { return };
+        let now = unix_now();
+        let lists = self.imported.read().unwrap_or_else(PoisonError::into_inner);
+        for (name, list) in lists.0.iter().filter(|(_, list)| list.holds_at(now)) {
+            let expires = Expiry::after_or_never(list.about.until.map(from_now));
+            let fed = kernel.replace_denied(list.id, list.addresses.networks().map(|net| (net, expires)));
+            self.fed_or_said(&format!("the imported list {name}"), fed);
+        }
+    }
+
+    /// Takes out lists whose time is over.
+    pub(super) fn expire_lists(&self) {
+        let now = unix_now();
+        let any = |imported: &Imported| imported.0.values().any(|list| !list.holds_at(now));
+        if !any(&self.imported.read().unwrap_or_else(PoisonError::into_inner)) {
+            return;
+        }
+        let mut lists = self.imported.write().unwrap_or_else(PoisonError::into_inner);
+        lists.0.retain(|name, list| {
+            let holds = list.holds_at(now);
+            if !holds {
+                self.let_go(name, list);
+                self.log.info(format!("{name}: expired, {} networks removed", list.networks));
+            }
+            holds
+        });
+    }
+
+    fn keep_list(&self, name: &str, list: &List) {
+        match serde_json::to_vec(&list.about) {
+            Ok(mut kept) => {
+                kept.push(b'\n');
+                kept.extend(list.addresses.to_bytes());
+                self.store.keep_entry(&format!("{STORE_PREFIX}{name}"), kept);
+            }
+            Err(error) => self.log.warn(format!("{name}: this list ends with the gate: {error}")),
+        }
+    }
+
+    fn let_go(&self, name: &str, list: &List) {
+        self.store.drop_entry(&format!("{STORE_PREFIX}{name}"));
+        if let Some(kernel) = &self.kernel {
+            self.fed_or_said(&format!("the imported list {name}"), kernel.replace_denied(list.id, []));
+        }
+    }
+}
+
+fn unpack(kept: &[u8]) -> Option<(About, Addresses)> {
+    let end = kept.iter().position(|byte| *byte == b'\n')?;
+    let (about, addresses) = kept.split_at_checked(end)?;
+    Some((serde_json::from_slice(about).ok()?, Addresses::from_bytes(addresses.get(1..)?)?))
+}
+
+fn no_list(name: &str) -> Failure {
+    Failure::usage(format!("there is no imported list {name:?}; `mxscreen blocklist list` shows those there are"))
+}
+
+/// Names are shown in logs and tables and kept as keys.
+fn check_name(name: &str) -> Result<(), Failure> {
+    let fits = (1..=64).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
+    if fits {
+        Ok(())
+    } else {
+        Err(Failure::usage(format!("{name:?} is no name for a list: 1 to 64 letters, digits, \".\", \"_\" and \"-\"")))
+    }
+}
+
+/// A list that denies this host, its mail servers or a good part of the world is a mistake more often than a wish.
+fn refuse_the_harmful(config: &Config, name: &str, addresses: &Addresses) -> Result<(), Failure> {
+    let refused =
+        |why: String| Err(Failure::usage(format!("{name}: not imported: it {why}; --force imports it all the same")));
+    if let Some(own) = own_networks(config).into_iter().find(|net| addresses.touches(*net)) {
+        return refused(format!("would deny {own}, which is this host's own"));
+    }
+    if addresses.share() > MOST_SHARE {
+        let percent = addresses.share() * 100.0;
+        return refused(format!("would deny {percent:.1} % of an address space (more than {} %)", MOST_SHARE * 100.0));
+    }
+    if addresses.is_empty() {
+        return refused("is empty".to_owned());
+    }
+    Ok(())
+}
+
+/// Loopback, the addresses of this host's interfaces, and the mail servers.
+fn own_networks(config: &Config) -> Vec<IpNet> {
+    let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    let backends = config.forward.to.iter().filter_map(|backend| match backend {
+        Backend::At(address) => Some(address.ip().to_canonical()),
+        Backend::Local => None,
+    });
+    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten().filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|own| IpAddr::V4(own.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|own| IpAddr::V6(own.ip())))
+    });
+    loopback
+        .into_iter()
+        .chain(backends)
+        .chain(interfaces)
+        .filter(|own| !own.is_unspecified())
+        .map(IpNet::from)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_lists_are_plain_words() {
+        for good in ["drop", "DROP-v6", "crowdsec.ban_1"] {
+            assert!(check_name(good).is_ok(), "{good}");
+        }
+        for bad in ["", "a b", "a/b", "ä", &"x".repeat(65)] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_the_store_keeps_is_read_again_and_nothing_else() {
+        let about = About { until: Some(7), imported: 3 };
+        let addresses: Addresses = ["192.0.2.0/24".parse::<IpNet>().unwrap()].into_iter().collect();
+        let mut kept = serde_json::to_vec(&about).unwrap();
+        kept.push(b'\n');
+        kept.extend(addresses.to_bytes());
+        let (read, same) = unpack(&kept).unwrap();
+        assert_eq!((read.until, read.imported, same), (Some(7), 3, addresses));
+        for end in 0..kept.len() {
+            assert!(unpack(&kept[..end]).is_none(), "{end}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Block lists: imported whole, enforced in the kernel, kept over a restart, and never against this host.
+
+use std::{fs, net::IpAddr};
+
+use screen_tests::{
+    gate::{Gate, Settings},
+    net::Net,
+    postfix::Postfix,
+    smtp::Client,
+};
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn assert_screened(net: &Net, address: IpAddr) {
+    assert_eq!(Client::connect(net.client(), address).line(), "220-mx.example.test ESMTP", "{address}");
+}
+
+#[test]
+fn a_list_is_replaced_whole_and_outlives_the_gate() {
+    let Some(net) = Net::new() else { return };
+    let _postfix = Postfix::start(&net);
+    let gate = Gate::start(&net, Settings::in_place(&net).text("kernel.deny_reply", "drop"));
+    let file = net.directory().join("drop.txt");
+    let import = |gate: &Gate, more: &[&str]| {
+        let words = ["blocklist", "import", file.to_str().unwrap(), "--list", "drop"];
+        gate.control(&[&words, more].concat())
+    };
+
+    fs::write(&file, "; a list\n198.18.1.0/24 ; SBL1\nnot an address\n2001:2:0:50::/60\n").unwrap();
+    let tried = import(&gate, &["--dry-run"]);
+    assert!(tried.status.success());
+    assert!(String::from_utf8_lossy(&tried.stdout).contains("2 networks, 2 new, 0 gone; nothing was changed"));
+    assert_screened(&net, ip("198.18.1.7"));
+
+    let done = import(&gate, &["--expires", "1h"]);
+    assert!(done.status.success());
+    let complaint = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(complaint.contains("drop.txt:3: refused"), "{complaint}");
+    for denied in ["198.18.1.7", "2001:2:0:5f::1"] {
+        Client::assert_dropped(net.client(), ip(denied));
+        assert!(gate.pins().count("refused", ip(denied), "denied") > 0);
+        let explained = gate.ask(&["explain", denied]);
+        assert_eq!(explained["imported_list"], "drop");
+        assert_eq!(explained["kernel_refused"]["list"], "drop");
+    }
+    // An allow entry wins over every list.
+    gate.tell(&["allow", "198.18.1.9"]);
+    let mut allowed = Client::connect(net.client(), ip("198.18.1.9"));
+    assert_eq!(allowed.line(), "220 mx.example.test ESMTP Postfix (Debian/GNU)");
+
+    fs::write(&file, "198.18.2.0/24\n2001:2:0:50::/60\n").unwrap();
+    let replaced = import(&gate, &[]);
+    assert!(String::from_utf8_lossy(&replaced.stdout).contains("2 networks, 1 new, 1 gone"));
+    assert_screened(&net, ip("198.18.1.7"));
+    Client::assert_dropped(net.client(), ip("198.18.2.7"));
+    assert_eq!(gate.tell(&["blocklist", "export", "--list", "drop"]), "198.18.2.0/24\n2001:2:0:50::/60\n");
+
+    let settings = gate.settings().clone();
+    gate.stop();
+    let gate = Gate::start(&net, settings);
+    Client::assert_dropped(net.client(), ip("198.18.2.7"));
+    let lists = gate.ask(&["blocklist", "list"]);
+    assert_eq!((&lists[0]["list"], &lists[0]["networks"]), (&"drop".into(), &2.into()));
+    gate.tell(&["blocklist", "remove", "--list", "drop"]);
+    assert_screened(&net, ip("198.18.2.7"));
+    gate.stop();
+}
+
+#[test]
+fn a_list_that_would_do_harm_is_refused_and_says_why() {
+    let Some(net) = Net::new() else { return };
+    let _postfix = Postfix::start(&net);
+    let gate = Gate::start(&net, Settings::in_place(&net).text("kernel.deny_reply", "drop"));
+    let file = net.directory().join("list.txt");
+    for (content, why) in [
+        ("127.0.0.0/8\n", "this host's own"),
+        ("32.0.0.0/4\n", "of an address space"),
+        ("<html>\n", "no line of it"),
+        ("# nothing\n", "is empty"),
+    ] {
+        fs::write(&file, content).unwrap();
+        let refused = gate.control(&["blocklist", "import", file.to_str().unwrap(), "--list", "bad"]);
+        assert_eq!(refused.status.code(), Some(64), "{content}");
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(said.contains(why), "{said}");
+    }
+    assert_eq!(gate.ask(&["blocklist", "list"]), serde_json::json!([]));
+    gate.stop();
+}
