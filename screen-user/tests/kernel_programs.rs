@@ -20,6 +20,8 @@ mod gate;
 mod hidden;
 #[path = "kernel_programs/killed.rs"]
 mod killed;
+#[path = "kernel_programs/ladder.rs"]
+mod ladder;
 #[path = "kernel_programs/place.rs"]
 mod place;
 #[path = "kernel_programs/refusing.rs"]

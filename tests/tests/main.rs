@@ -14,6 +14,7 @@ mod dnsbl;
 mod early_talker;
 mod good_client;
 mod harness;
+mod interfaces;
 mod lifecycle;
 mod limit;
 mod log_targets;

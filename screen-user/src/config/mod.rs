@@ -166,9 +166,9 @@ pub enum ClientAddress {
 pub struct Kernel {
     /// `auto` or `off`.
     pub enabled: bool,
-    /// Interfaces that XDP attaches to; empty: those with a global address.
+    /// Interfaces that the gate attaches to; empty: those with a global address.
     pub interfaces: Vec<String>,
-    /// How XDP attaches.
+    /// How it attaches.
     pub xdp: XdpMode,
     /// What a deny-listed client gets.
     pub deny_reply: KernelReply,
@@ -199,15 +199,19 @@ pub enum Steer {
     Off,
 }
 
-/// How XDP attaches to an interface.
+/// How the gate attaches to an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum XdpMode {
-    /// Native where the driver can, else generic.
+    /// The best way that the interface takes.
     Auto,
-    /// In the driver.
+    /// XDP in the driver.
     Native,
-    /// After the driver, on any interface.
+    /// XDP after the driver.
     Generic,
+    /// TC ingress, in the best way that the kernel has.
+    Tc,
+    /// TC ingress as kernels before 6.6 have it, whatever this one has. No configuration asks for it.
+    Clsact,
 }
 
 /// What the kernel answers to a client that it turns away.

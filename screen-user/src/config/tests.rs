@@ -224,7 +224,6 @@ fn what_this_version_lacks_is_said() {
         "forward.mode = \"postfix\"",
         "forward.steer_to = \"127.0.0.1:25\"",
         "forward.to = [\"/var/spool/postfix/public/smtpd\"]",
-        "kernel.xdp = \"tc\"",
         "metrics.listen = \"127.0.0.1:9125\"",
     ] {
         let found = problems(text);

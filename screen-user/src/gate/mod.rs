@@ -5,6 +5,7 @@ mod entries;
 mod feed;
 mod history;
 mod housekeeping;
+mod interfaces;
 mod reload;
 mod run;
 mod view;

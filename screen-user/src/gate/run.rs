@@ -24,7 +24,7 @@ use super::{
     blocklists::Imported,
     feed::{Fed, chain},
     history::History,
-    unix_now,
+    interfaces, unix_now,
 };
 use crate::{
     access::runtime::RuntimeLists,
@@ -88,6 +88,12 @@ async fn serve(loaded: Loaded, source: Source, log: Log) -> Result<(), Failure> 
     if let Some(messages) = gate.installation.as_ref().and_then(Installation::messages) {
         tokio::spawn(messages.pass_on());
     }
+    let following = Arc::clone(&gate);
+    tokio::spawn(async move {
+        if let Some(installation) = &following.installation {
+            interfaces::follow(installation, &following.log).await;
+        }
+    });
     gate.log.info("ready");
     // Without systemd there is nobody to notify.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);

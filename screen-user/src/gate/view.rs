@@ -13,7 +13,7 @@ use super::{Gate, run::backend_name, unix_now};
 use crate::{
     access::runtime::{Entry, Kind, Origin},
     config::Layout,
-    kernel::{Installation, Kernel, ListId},
+    kernel::{Installation, Interface, Kernel, ListId},
     operate::{
         cli::Which,
         exit::Failure,
@@ -248,7 +248,7 @@ impl Gate {
             "cache": { "backend": backend_name(&config.cache.backend), "store": self.store.status() },
             "kernel": match (&self.kernel, &self.installation) {
                 (Some(kernel), Some(installation)) => kernel_status(kernel, installation),
-                _ => json!({ "running": false }),
+                _ => json!({ "running": false, "mode": "user space only" }),
             },
             "dnsbl": self.dnsbl.load().as_ref().map(|dnsbl| dnsbl.stats()),
             "notices": *self.notices.lock().unwrap_or_else(PoisonError::into_inner),
@@ -279,17 +279,24 @@ fn outcomes(counts: BTreeMap<(Verdict, Reason), u64>) -> Value {
         .collect()
 }
 
+/// How the gate is attached to an interface, and what stood in the way of better ways.
+fn interface(interface: &Interface) -> Value {
+    let steps = interface
+        .steps
+        .iter()
+        .map(|step| json!({ "from": step.rung.name(), "because": step.reason, "remedy": step.remedy }));
+    json!({
+        "interface": interface.name,
+        "mode": interface.mode_name(),
+        "replies": interface.replies,
+        "steps_down": steps.collect::<Vec<Value>>(),
+    })
+}
+
 fn kernel_status(kernel: &Kernel, installation: &Installation) -> Value {
     let status = kernel.status();
     let attached = installation.attached();
-    let interfaces: Vec<Value> = attached
-        .interfaces
-        .iter()
-        .map(|interface| {
-            let mode = interface.mode.map_or_else(|| "not attached".to_owned(), |mode| mode.to_string());
-            json!({ "interface": interface.name, "xdp": mode, "because": interface.reason })
-        })
-        .collect();
+    let interfaces: Vec<Value> = attached.interfaces.iter().map(interface).collect();
     let tables: Vec<Value> = status
         .tables
         .iter()

@@ -1,19 +1,16 @@
 //! What the host must provide: privileges, file systems, interfaces.
 
 use std::{
-    collections::BTreeSet,
     fs::{self, File},
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::Ipv4Addr,
     os::fd::AsRawFd as _,
     path::Path,
 };
 
 use aya::util::KernelVersion;
 use nix::{
-    ifaddrs::getifaddrs,
     mount::{MsFlags, mount},
-    net::if_::{InterfaceFlags, if_nametoindex},
     sys::statfs::statfs,
 };
 
@@ -125,48 +122,6 @@ pub(super) fn netns_cookie() -> Result<u64, KernelError> {
     })
 }
 
-/// The interfaces to attach to: those named, which must exist, or those with a global address.
-pub(super) fn interfaces(named: &[String]) -> Result<Vec<(String, u32)>, KernelError> {
-    let names = if named.is_empty() { with_global_address()? } else { named.to_vec() };
-    names
-        .into_iter()
-        .map(|name| match if_nametoindex(name.as_str()) {
-            Ok(index) => Ok((name, index)),
-            Err(_) => Err(KernelError::Missing {
-                what: format!("there is no interface {name}"),
-                remedy: "`ip link` shows those there are; see kernel.interfaces".to_owned(),
-            }),
-        })
-        .collect()
-}
-
-fn with_global_address() -> Result<Vec<String>, KernelError> {
-    let addresses = getifaddrs().map_err(|error| KernelError::system("list interfaces", error.into()))?;
-    let names: BTreeSet<String> = addresses
-        .filter(|entry| !entry.flags.contains(InterfaceFlags::IFF_LOOPBACK))
-        .filter_map(|entry| {
-            let address = entry.address?;
-            let address = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
-                (Some(ipv4), _) => IpAddr::V4(ipv4.ip()),
-                (_, Some(ipv6)) => IpAddr::V6(ipv6.ip()),
-                _ => return None,
-            };
-            is_global(address).then_some(entry.interface_name)
-        })
-        .collect();
-    Ok(names.into_iter().collect())
-}
-
-/// Whether the address has global scope as the kernel reckons it: neither loopback nor link-local.
-fn is_global(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local() && !address.is_unspecified(),
-        IpAddr::V6(address) => {
-            address != Ipv6Addr::LOCALHOST && !address.is_unicast_link_local() && !address.is_unspecified()
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,19 +132,5 @@ mod tests {
         assert_eq!(lacking("CapEff:\t000001ffffffffff\n"), [""; 0]);
         assert_eq!(lacking("CapEff:\t0000000000200000\n"), ["CAP_NET_ADMIN"]);
         assert_eq!(lacking("CapEff:\t000000c000001000\n"), [""; 0]);
-    }
-
-    #[test]
-    fn scopes() {
-        for (text, global) in [
-            ("127.0.0.1", false),
-            ("169.254.1.1", false),
-            ("10.0.0.1", true),
-            ("::1", false),
-            ("fe80::1", false),
-            ("fd00::1", true),
-        ] {
-            assert_eq!(is_global(text.parse().unwrap()), global, "{text}");
-        }
     }
 }

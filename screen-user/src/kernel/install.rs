@@ -14,7 +14,9 @@ use aya::{
 use screen_common::abi::{LISTENER_IPV4, LISTENER_IPV6, map, program};
 
 use super::{
-    Family, KernelError, cgroup, host, lock,
+    Family, KernelError, cgroup, host,
+    interfaces::{Interfaces, LinkChanges, is_gate},
+    lock,
     maps::Maps,
     messages::Messages,
     object,
@@ -52,7 +54,7 @@ pub struct Installation {
     programs: Mutex<Ebpf>,
     listeners: Mutex<SockMap<MapData>>,
     messages: Mutex<Option<Messages>>,
-    interfaces: Vec<Interface>,
+    interfaces: Mutex<Interfaces>,
     attached: Vec<&'static str>,
     notes: Vec<String>,
 }
@@ -79,7 +81,6 @@ impl Installation {
         host::check_privileges()?;
         // A plan that can't be carried out is an error before anything is touched.
         plan.settings(host::netns_cookie()?)?;
-        let interfaces = host::interfaces(&plan.interfaces)?;
         let namespace = host::network_namespace()?;
         let cgroup = cgroup::root()?;
         let mounted = host::require_bpf_fs(&plan.pin_path)?;
@@ -98,10 +99,8 @@ impl Installation {
         object::attach_to_cgroup(&mut ebpf, &pins, &cgroup)?;
         let mut attached =
             vec![program::COUNT, program::PEERNAME4, program::PEERNAME6, program::SOCKNAME4, program::SOCKNAME6];
-        let interfaces = interfaces
-            .into_iter()
-            .map(|interface| object::attach_gate(&mut ebpf, &pins, interface, plan.xdp))
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut interfaces = Interfaces::new(plan);
+        interfaces.start(&mut ebpf, &pins)?;
         if plan.layout == Layout::InPlace {
             object::attach_steer(&mut ebpf, &pins, &namespace)?;
             attached.push(program::STEER);
@@ -111,8 +110,8 @@ impl Installation {
             programs: Mutex::new(ebpf),
             listeners: Mutex::new(listeners),
             messages: Mutex::new(messages),
-            notes: notes(&interfaces).into_iter().chain(mounted).collect(),
-            interfaces,
+            notes: mounted.into_iter().collect(),
+            interfaces: Mutex::new(interfaces),
             attached,
         })
     }
@@ -144,13 +143,38 @@ impl Installation {
     /// port. What shows the true clients of relayed connections stays until the end. To be called before the screener's listeners
     /// are closed, or strangers are refused in between.
     pub fn release_port(&self) {
-        self.pins.release(|link| link == program::STEER || link.starts_with(object::XDP_PREFIX));
+        let mut interfaces = lock(&self.interfaces);
+        interfaces.release();
+        self.pins.release(|link| link == program::STEER || is_gate(link));
+    }
+
+    /// Makes the gate follow the host's interfaces: to be called when [`LinkChanges`] tells of a change, in the network namespace
+    /// of the start. Returns what has changed, in words.
+    ///
+    /// # Errors
+    ///
+    /// The interfaces can't be listed, or a link can't be pinned.
+    pub fn refresh_interfaces(&self) -> Result<Vec<String>, KernelError> {
+        let mut programs = lock(&self.programs);
+        lock(&self.interfaces).refresh(&mut programs, &self.pins)
+    }
+
+    /// Tells when interfaces have changed, from now on. Must be called within a tokio runtime, in the network namespace of the start.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not tell.
+    pub fn link_changes(&self) -> Result<LinkChanges, KernelError> {
+        LinkChanges::new()
     }
 
     /// What is attached, and where.
     #[must_use]
     pub fn attached(&self) -> Attached {
-        Attached { interfaces: self.interfaces.clone(), programs: self.attached.clone(), notes: self.notes.clone() }
+        let interfaces = lock(&self.interfaces).list();
+        let mut notes = self.notes.clone();
+        notes.extend(notes_on(&interfaces));
+        Attached { interfaces, programs: self.attached.clone(), notes }
     }
 
     /// The programs' debug messages, for the one who passes them on; `None` if they were not asked for.
@@ -215,14 +239,13 @@ const XDP_TX: u32 = 3;
 /// `TC_ACT_SHOT` of the kernel's `pkt_cls.h`.
 const TC_ACT_SHOT: u32 = 2;
 
-/// What differs from what was asked for.
-fn notes(interfaces: &[Interface]) -> Vec<String> {
-    let mut notes = Vec::new();
-    for interface in interfaces.iter().filter(|interface| interface.mode.is_none()) {
-        notes.push(format!("{}: XDP is not attached; the screener decides there", interface.name));
-    }
+/// What the gate does not do on which interface.
+fn notes_on(interfaces: &[Interface]) -> Vec<String> {
     if interfaces.is_empty() {
-        notes.push("no interface has a global address; XDP is attached nowhere, the screener decides".to_owned());
+        return vec![
+            "no interface has a global address; the gate is attached nowhere, the screener decides".to_owned(),
+        ];
     }
-    notes
+    let idle = interfaces.iter().filter(|interface| interface.mode.is_none());
+    idle.map(|interface| format!("{}: the gate is not attached; the screener decides there", interface.name)).collect()
 }

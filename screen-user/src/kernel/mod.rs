@@ -13,6 +13,7 @@ mod error;
 mod events;
 mod host;
 mod install;
+mod interfaces;
 mod lists;
 mod maps;
 mod messages;
@@ -56,12 +57,13 @@ pub use self::{
     error::KernelError,
     events::{KernelEvent, KernelEvents},
     install::Installation,
+    interfaces::LinkChanges,
     maps::Maps,
     messages::Messages,
     plan::Plan,
     prefixes::ListId,
     relay::RelayGuard,
-    status::{Attached, Interface, Mode, Status, Table},
+    status::{Attached, Interface, Mode, Status, Step, Table},
 };
 use self::{
     counts::Counts,

@@ -4,21 +4,11 @@ use std::fs::File;
 
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{
-        CgroupAttachMode, CgroupSockAddr, SchedClassifier, SkLookup, SockOps, Xdp, XdpMode as Attach, links::FdLink,
-    },
+    programs::{CgroupAttachMode, CgroupSockAddr, SchedClassifier, SkLookup, SockOps, Xdp, links::FdLink},
 };
 use screen_common::abi::program;
 
-use super::{
-    KernelError,
-    pins::Pins,
-    status::{Interface, Mode},
-};
-use crate::config::XdpMode;
-
-/// How the names of XDP links begin; the interface's index and name follow.
-pub(super) const XDP_PREFIX: &str = "xdp-";
+use super::{KernelError, pins::Pins};
 
 /// The object that `build.rs` made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/gate"));
@@ -54,7 +44,8 @@ where
     load(program_mut(ebpf, name)?).map_err(KernelError::program(name))
 }
 
-fn program_mut<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, KernelError>
+/// The program `name`.
+pub(super) fn program_mut<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, KernelError>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
 {
@@ -88,51 +79,4 @@ pub(super) fn attach_to_cgroup(ebpf: &mut Ebpf, pins: &Pins, root: &File) -> Res
         pins.keep(FdLink::try_from(link).map_err(|source| KernelError::Link { program: name, source })?, name)?;
     }
     Ok(())
-}
-
-/// Attaches the gate to an interface in the best way that `wanted` allows. An interface that takes it in no way is reported, not
-/// an error, unless one way was asked for by name: the screener decides what XDP does not.
-pub(super) fn attach_gate(
-    ebpf: &mut Ebpf,
-    pins: &Pins,
-    (interface, index): (String, u32),
-    wanted: XdpMode,
-) -> Result<Interface, KernelError> {
-    let ways: &[(Mode, Attach)] = match wanted {
-        XdpMode::Auto => &[(Mode::Native, Attach::Driver), (Mode::Generic, Attach::Skb)],
-        XdpMode::Native => &[(Mode::Native, Attach::Driver)],
-        XdpMode::Generic => &[(Mode::Generic, Attach::Skb)],
-    };
-    let name = program::GATE;
-    let gate: &mut Xdp = program_mut(ebpf, name)?;
-    let mut reasons = Vec::new();
-    for (mode, flags) in ways {
-        let id = match gate.attach_to_if_index(index, *flags) {
-            Ok(id) => id,
-            Err(source) if wanted != XdpMode::Auto => return Err(KernelError::Program { program: name, source }),
-            Err(error) => {
-                reasons.push(format!("{mode}: {}", with_causes(&error)));
-                continue;
-            }
-        };
-        let link = gate.take_link(id).map_err(KernelError::program(name))?;
-        let link = FdLink::try_from(link).map_err(|source| KernelError::Link { program: name, source })?;
-        pins.keep(link, &format!("{XDP_PREFIX}{index}-{}", interface.replace(['.', '/'], "_")))?;
-        return Ok(Interface { name: interface, mode: Some(*mode), reason: join(&reasons) });
-    }
-    Ok(Interface { name: interface, mode: None, reason: join(&reasons) })
-}
-
-fn join(reasons: &[String]) -> Option<String> {
-    if reasons.is_empty() { None } else { Some(reasons.join("; ")) }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }

@@ -14,7 +14,7 @@ use nix::{
     fcntl::{Flock, FlockArg},
 };
 
-use super::{KernelError, syscall};
+use super::{KernelError, interfaces, syscall};
 
 /// A pin directory that this gate holds. Dropping it removes every pin and detaches every program.
 #[derive(Debug)]
@@ -63,9 +63,14 @@ impl Pins {
         self.path.join("maps").join(name)
     }
 
+    /// Where the link `name` is pinned.
+    pub(super) fn link(&self, name: &str) -> PathBuf {
+        self.path.join("links").join(name)
+    }
+
     /// Pins `link` as `name` and keeps it.
     pub(super) fn keep(&self, link: FdLink, name: &str) -> Result<(), KernelError> {
-        let path = self.path.join("links").join(name);
+        let path = self.link(name);
         let pinned = link
             .pin(&path)
             .map_err(|error| KernelError::system(format!("pin {}", path.display()), io::Error::other(error)))?;
@@ -78,10 +83,10 @@ impl Pins {
         // Removing a pin detaches the program only some time later, and whoever attaches next may find the place taken. A dead
         // gate's links stand in the directory alone.
         for entry in fs::read_dir(self.path.join("links")).into_iter().flatten().flatten() {
-            if !entry.file_name().to_str().is_some_and(&which) {
-                continue;
-            }
-            if let Err(error) = syscall::detach(&entry.path()).and_then(|()| fs::remove_file(entry.path())) {
+            let name = entry.file_name();
+            let Some(name) = name.to_str().filter(|name| which(name)) else { continue };
+            let detached = if interfaces::detach_filter(name) { Ok(()) } else { syscall::detach(&entry.path()) };
+            if let Err(error) = detached.and_then(|()| fs::remove_file(entry.path())) {
                 tracing::warn!("cannot remove {}: {error}", entry.path().display());
             }
         }

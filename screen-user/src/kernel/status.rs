@@ -27,27 +27,82 @@ pub struct Status {
 pub struct Interface {
     /// Its name.
     pub name: String,
-    /// How; `None`: not at all.
+    /// How; `None`: not at all, and the screener decides what the gate would have.
     pub mode: Option<Mode>,
-    /// Why not in a better way.
-    pub reason: Option<String>,
+    /// Whether the gate can answer there what it turns away.
+    pub replies: bool,
+    /// The better ways, the best one first, and why they were not taken.
+    pub steps: Vec<Step>,
 }
 
-/// How XDP is attached.
+/// A way to attach the gate that was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Which.
+    pub rung: Mode,
+    /// Why not.
+    pub reason: String,
+    /// What would mend it: a command, as far as one can.
+    pub remedy: Option<String>,
+}
+
+/// How the gate is attached to an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// In the driver.
+    /// XDP in the driver.
     Native,
-    /// After the driver.
+    /// XDP after the driver.
     Generic,
+    /// TC ingress, by a link.
+    Tcx,
+    /// TC ingress, by a filter in a `clsact` qdisc.
+    Clsact,
+}
+
+impl Mode {
+    /// As the configuration calls it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+            Self::Tcx => "tc",
+            Self::Clsact => "tc (clsact)",
+        }
+    }
+
+    pub(super) fn is_xdp(self) -> bool {
+        matches!(self, Self::Native | Self::Generic)
+    }
 }
 
 impl fmt::Display for Mode {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Native => "native",
-            Self::Generic => "generic",
-        })
+        formatter.write_str(self.name())
+    }
+}
+
+/// What an interface is called that takes the gate in no way.
+const STEERING_ONLY: &str = "steering only";
+
+impl Interface {
+    /// How the gate is attached, in words.
+    #[must_use]
+    pub fn mode_name(&self) -> &'static str {
+        self.mode.map_or(STEERING_ONLY, Mode::name)
+    }
+}
+
+impl fmt::Display for Interface {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.name, self.mode_name())?;
+        for Step { rung, reason, remedy } in &self.steps {
+            write!(formatter, "; not {rung}: {reason}")?;
+            if let Some(remedy) = remedy {
+                write!(formatter, " (mend it: {remedy})")?;
+            }
+        }
+        Ok(())
     }
 }
 

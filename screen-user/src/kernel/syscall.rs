@@ -13,6 +13,7 @@ use std::{
 use aya::Pod;
 
 const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 const BPF_MAP_DELETE_BATCH: libc::c_long = 27;
 const BPF_LINK_DETACH: libc::c_long = 34;
@@ -23,6 +24,27 @@ struct ObjectGet {
     pathname: u64,
     bpf_fd: u32,
     file_flags: u32,
+}
+
+/// The attributes of `BPF_OBJ_GET_INFO_BY_FD`.
+#[repr(C)]
+struct ObjectInfo {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// The beginning of `struct bpf_link_info`, for links to interfaces.
+#[repr(C)]
+#[derive(Default)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    reserved: u32,
+    interface: u32,
+    // The kernel fills whole words of eight bytes.
+    attach_type: u32,
 }
 
 /// The attributes of `BPF_LINK_DETACH`.
@@ -69,14 +91,19 @@ fn batch<K: Pod>(command: libc::c_long, map: BorrowedFd<'_>, keys: &[K], values:
     }
 }
 
+/// The index of the interface that the XDP or TCX link that is pinned at `path` is attached to; 0 if that interface is gone.
+pub(super) fn link_interface(path: &Path) -> io::Result<u32> {
+    let link = open_pinned(path)?;
+    let mut info = LinkInfo::default();
+    let bpf_fd = u32::try_from(link.as_raw_fd()).map_err(io::Error::other)?;
+    let mut get = ObjectInfo { bpf_fd, info_len: size_of::<LinkInfo>() as u32, info: (&raw mut info) as u64 };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut get)?;
+    Ok(info.interface)
+}
+
 /// Detaches the link that is pinned at `path`, whoever made it; when this returns, its program runs no more.
 pub(super) fn detach(path: &Path) -> io::Result<()> {
-    let pathname = CString::new(path.as_os_str().as_bytes())?;
-    let mut get = ObjectGet { pathname: pathname.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
-    let fd = bpf(BPF_OBJ_GET, &mut get)?;
-    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
-    // SAFETY: a descriptor that the kernel made just now for nobody else.
-    let link = unsafe { OwnedFd::from_raw_fd(fd) };
+    let link = open_pinned(path)?;
     let link_fd = u32::try_from(link.as_raw_fd()).map_err(io::Error::other)?;
     match bpf(BPF_LINK_DETACH, &mut LinkDetach { link_fd }) {
         // The interface that it was attached to is gone already.
@@ -93,9 +120,18 @@ pub(super) fn random(bytes: &mut [u8]) -> io::Result<()> {
     if usize::try_from(read).is_ok_and(|read| read == bytes.len()) { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
+    let pathname = CString::new(path.as_os_str().as_bytes())?;
+    let mut get = ObjectGet { pathname: pathname.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+    let fd = bpf(BPF_OBJ_GET, &mut get)?;
+    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: a descriptor that the kernel made just now for nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_long> {
     // SAFETY: the command reads and writes the attributes, which are as long as stated, and reads what they point to, which the
-    // caller keeps: a path, or as many keys and values as they count.
+    // caller keeps: a path, room for as much as is asked for, or as many keys and values as they count.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

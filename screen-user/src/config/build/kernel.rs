@@ -10,8 +10,6 @@ use crate::config::{
     values::{Fault, Values, mismatch},
 };
 
-use super::unavailable;
-
 /// Lists with a text of their own: two texts are the gate's.
 const MOST_TEXTS: usize = TEXTS - 2;
 
@@ -32,16 +30,9 @@ pub(super) fn kernel(values: &mut Values, layout: Layout) -> Kernel {
     if !enabled && steer == Steer::On {
         values.fault("forward.steer", Fault::new("\"on\" needs the kernel, and kernel.mode is \"off\""));
     }
-    let modes = [
-        ("auto", Some(XdpMode::Auto)),
-        ("native", Some(XdpMode::Native)),
-        ("generic", Some(XdpMode::Generic)),
-        ("tc", None),
-    ];
-    let xdp = values.word("kernel.xdp", &modes, Some(XdpMode::Auto)).unwrap_or_else(|| {
-        values.fault("kernel.xdp", unavailable("\"tc\"").hint("\"generic\" works on every interface"));
-        XdpMode::Auto
-    });
+    let modes =
+        [("auto", XdpMode::Auto), ("native", XdpMode::Native), ("generic", XdpMode::Generic), ("tc", XdpMode::Tc)];
+    let xdp = values.word("kernel.xdp", &modes, XdpMode::Auto);
     Kernel {
         enabled,
         interfaces: values.list("kernel.interfaces", |value| match value {
