@@ -43,6 +43,12 @@ pub mod map {
     pub const LISTENERS: &str = "listeners";
     /// The mark of a counted connection.
     pub const COUNTED: &str = "counted";
+    /// The mail server's listening sockets, by [`super::ServerKey`].
+    pub const SERVERS: &str = "servers";
+    /// Who bound a socket.
+    pub const BOUND: &str = "bound";
+    /// The mark of the mail server's listeners and of what they take.
+    pub const OF_SERVER: &str = "of_server";
     /// [`crate::cookie::Keys`], one entry.
     pub const COOKIE_KEYS: &str = "cookie_keys";
     /// [`crate::reply::Text`] by number.
@@ -50,7 +56,7 @@ pub mod map {
     /// Interfaces, by index, that nothing can be sent back over.
     pub const MUTE: &str = "mute";
     /// Every map that is pinned for the operator and for a later process.
-    pub const PINNED: [&str; 18] = [
+    pub const PINNED: [&str; 21] = [
         CONFIG,
         DENY_CLASS,
         CLASSES,
@@ -69,6 +75,9 @@ pub mod map {
         COUNTED,
         REPLIES,
         MUTE,
+        SERVERS,
+        BOUND,
+        OF_SERVER,
     ];
 }
 
@@ -82,6 +91,12 @@ pub mod program {
     pub const STEER: &str = "steer";
     /// `sock_ops`: connections by client.
     pub const COUNT: &str = "count";
+    /// `cgroup/post_bind4`: who binds the mail server's port.
+    pub const OWNER4: &str = "owner4";
+    /// `cgroup/post_bind6`.
+    pub const OWNER6: &str = "owner6";
+    /// `iter/tcp`: sockets that are there.
+    pub const WALK: &str = "walk";
     /// `cgroup/getpeername4`.
     pub const PEERNAME4: &str = "peername4";
     /// `cgroup/getpeername6`.
@@ -114,6 +129,10 @@ pub const UNPROVEN_ENTRIES: usize = 16_384;
 pub const REFUSED_ENTRIES: usize = 65_536;
 /// The most entries of [`map::RELAY_CLIENTS`].
 pub const RELAY_ENTRIES: usize = 65_536;
+/// The most entries of [`map::SERVERS`].
+pub const SERVER_ENTRIES: usize = 256;
+/// How many listening sockets with one address and port (`SO_REUSEPORT`) are known.
+pub const SERVER_SIBLINGS: u32 = 4;
 /// The most entries of [`map::MUTE`].
 pub const MUTE_ENTRIES: usize = 256;
 /// Bytes of the ring of events.
@@ -173,8 +192,15 @@ pub struct Settings {
     pub proxies: u32,
     /// Who is told that he is turned away: [`REPLY_DENIED`], [`REPLY_LIMITED`]. The others hear nothing.
     pub replies: u32,
-    /// Always zero.
-    pub reserved: u32,
+    /// 1: known-good clients go to the listeners in [`map::SERVERS`], and where there is none to the screener; 0: to whoever owns the
+    /// port.
+    pub find_servers: u32,
+    /// The port of the mail server's listener for steered clients, host order; 0: the one that the client meant.
+    pub steer_port: u32,
+    /// The user, besides root, whose listeners are taken for the mail server's.
+    pub steer_uid: u32,
+    /// The address of the mail server's listener for steered clients; all zero: any.
+    pub steer_address: IpKey,
     /// How many of `ports` are meant.
     pub port_count: u32,
     /// The protected ports, host order.
@@ -200,6 +226,13 @@ impl Settings {
         found |= equal_lanes(quarter_d ^ pattern, LOWEST, HIGHEST);
         // Places that are not used hold zeroes.
         found != 0 && port != 0
+    }
+
+    /// Whether listeners that this user bound are taken for the mail server's.
+    #[inline(always)]
+    #[must_use]
+    pub const fn trusts(&self, uid: u32) -> bool {
+        uid == 0 || uid == self.steer_uid
     }
 
     #[inline(always)]
@@ -392,6 +425,26 @@ pub struct RelayClient {
     pub server_port: u32,
 }
 
+/// A listening socket of the mail server.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerKey {
+    /// The address that it is bound to.
+    pub address: IpKey,
+    /// Its port, host order.
+    pub port: u32,
+    /// Which of those with this address and port.
+    pub index: u32,
+}
+
+/// Who bound a socket.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bound {
+    /// The user, as the initial user namespace numbers it.
+    pub uid: u32,
+}
+
 /// The mark of a counted connection: which entry of [`map::CLIENTS`] it stands in.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -403,7 +456,7 @@ pub struct Counted {
 /// Sizes are part of the ABI: a change here wants another [`crate::ABI`].
 const _: () = {
     assert!(size_of::<IpKey>() == 16);
-    assert!(size_of::<Settings>() == 8 + 4 * 12 + 2 * MAX_PORTS);
+    assert!(size_of::<Settings>() == 8 + 4 * 14 + 16 + 2 * MAX_PORTS);
     assert!(size_of::<Deny>() == 16);
     assert!(size_of::<Until>() == 8);
     assert!(size_of::<Proxy>() == 4);
@@ -417,6 +470,8 @@ const _: () = {
     assert!(size_of::<Event>() == 56);
     assert!(size_of::<RelayKey>() == 20);
     assert!(size_of::<RelayClient>() == 40);
+    assert!(size_of::<ServerKey>() == 24);
+    assert!(size_of::<Bound>() == 4);
     assert!(size_of::<Counted>() == 16);
 };
 
@@ -448,7 +503,10 @@ mod tests {
             pass_when_down: 0,
             proxies: 0,
             replies: 0,
-            reserved: 0,
+            find_servers: 0,
+            steer_port: 0,
+            steer_uid: 0,
+            steer_address: IpKey::from_ipv6([0; 16]),
             port_count: 2,
             ports,
         };

@@ -2,7 +2,10 @@
 #![allow(unsafe_code, reason = "a promise about memory layout, which the assertions in `abi` back")]
 
 use crate::{
-    abi::{Client, Deny, HalfOpen, Proxy, Refused, RelayClient, RelayKey, Settings, SynKey, Total, TotalKey, Until},
+    abi::{
+        Client, Deny, HalfOpen, Proxy, Refused, RelayClient, RelayKey, ServerKey, Settings, SynKey, Total, TotalKey,
+        Until,
+    },
     address::IpKey,
     cookie::Keys,
     reply::Text,
@@ -18,6 +21,7 @@ macro_rules! plain {
 }
 
 plain!(
+    ServerKey,
     Keys,
     Text,
     Client,

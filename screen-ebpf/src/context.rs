@@ -190,6 +190,12 @@ fn rename_port(ctx: *mut bpf_sock_addr, port: u32) {
     store!(ctx, bpf_sock_addr, u32::from_ne_bytes([high, low, 0, 0]), user_port);
 }
 
+/// The port that a socket is bound to, host order.
+#[inline(always)]
+pub(crate) fn socket_port(socket: *mut bpf_sock) -> u16 {
+    load!(socket, bpf_sock, src_port) as u16
+}
+
 /// The state of a socket, as the kernel's `tcp_states.h` numbers it.
 #[inline(always)]
 pub(crate) fn socket_state(socket: *mut bpf_sock) -> u32 {

@@ -5,7 +5,7 @@
 use aya_ebpf::{
     bindings::{
         BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
-        BPF_SOCK_OPS_STATE_CB_FLAG, bpf_sock,
+        BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_sock,
     },
     helpers::{bpf_get_netns_cookie, bpf_ktime_get_coarse_ns, bpf_sk_storage_delete, bpf_sk_storage_get},
     programs::SockOpsContext,
@@ -19,6 +19,7 @@ use screen_common::{
 use crate::{
     atomic, clients,
     context::{Ends, operation_ends},
+    listen,
     lists::{self, Standing},
     maps::{self, counted, relay_clients},
     report::{self, Parties},
@@ -31,6 +32,11 @@ const TCP_CLOSE: u32 = 7;
 #[inline(always)]
 pub(crate) fn observe(ctx: &SockOpsContext) {
     match ctx.op() {
+        BPF_SOCK_OPS_TCP_LISTEN_CB => {
+            if let Some(socket) = socket(ctx) {
+                listen::listens(ctx, socket);
+            }
+        }
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => established(ctx),
         BPF_SOCK_OPS_STATE_CB if ctx.arg(1) == TCP_CLOSE => closed(ctx),
         _ => {}
@@ -57,7 +63,9 @@ fn established(ctx: &SockOpsContext) {
     let client = settings.client(&ends.remote);
     // SAFETY: no arguments.
     let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
-    let steered = settings.steering == STEER_ALL && report_steered(settings, &ends, now_ns);
+    // Where it landed counts: without a server even a known-good client meets the screener.
+    let landed = settings.find_servers == 0 || socket(ctx).is_some_and(listen::took);
+    let steered = settings.steering == STEER_ALL && landed && report_steered(settings, &ends, now_ns);
     let Some(entry) = entry(&client) else {
         // The client is let in all the same: no connection fails because a table is full.
         report::count(Reason::ClientsFull);
@@ -100,7 +108,7 @@ fn report_steered(settings: &Settings, ends: &Ends, now_ns: u64) -> bool {
 
 /// The client's entry, made if there is none.
 #[inline(always)]
-fn entry(client: &IpKey) -> Option<*mut Client> {
+pub(crate) fn entry(client: &IpKey) -> Option<*mut Client> {
     if let Some(entry) = maps::clients.get_ptr_mut(client) {
         return Some(entry);
     }

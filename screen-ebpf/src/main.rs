@@ -15,6 +15,8 @@ mod clients;
 mod context;
 mod count;
 mod gate;
+mod inherited;
+mod listen;
 mod lists;
 mod maps;
 mod names;
@@ -22,11 +24,12 @@ mod packet;
 mod refuse;
 mod report;
 mod steer;
+mod walk;
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, sk_action, xdp_action},
-    macros::{cgroup_sock_addr, classifier, sk_lookup, sock_ops, xdp},
-    programs::{SkLookupContext, SockAddrContext, SockOpsContext, TcContext, XdpContext},
+    macros::{cgroup_sock, cgroup_sock_addr, classifier, sk_lookup, sock_ops, xdp},
+    programs::{SkLookupContext, SockAddrContext, SockContext, SockOpsContext, TcContext, XdpContext},
 };
 
 /// The connection gate on an interface: turns away denied sources and clients at their limit, on the SYN.
@@ -58,7 +61,7 @@ pub fn gate_tc(ctx: TcContext) -> i32 {
 #[sk_lookup]
 pub fn steer(ctx: SkLookupContext) -> u32 {
     match steer::choose(&ctx) {
-        steer::Choice::FallThrough | steer::Choice::Screener => sk_action::SK_PASS,
+        steer::Choice::FallThrough | steer::Choice::Server | steer::Choice::Screener => sk_action::SK_PASS,
         steer::Choice::Refuse => sk_action::SK_DROP,
     }
 }
@@ -67,6 +70,28 @@ pub fn steer(ctx: SkLookupContext) -> u32 {
 #[sock_ops]
 pub fn count(ctx: SockOpsContext) -> u32 {
     count::observe(&ctx);
+    0
+}
+
+/// Notes who binds an IPv4 socket to the mail server's port.
+#[cgroup_sock(post_bind4)]
+pub fn owner4(ctx: SockContext) -> i32 {
+    listen::note_owner(&ctx);
+    1
+}
+
+/// Notes who binds an IPv6 socket to the mail server's port.
+#[cgroup_sock(post_bind6)]
+pub fn owner6(ctx: SockContext) -> i32 {
+    listen::note_owner(&ctx);
+    1
+}
+
+/// Walks over the sockets that are there; aya has no macro for it.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/tcp")]
+pub extern "C" fn walk(ctx: *mut walk::Visit) -> i32 {
+    walk::visit(ctx);
     0
 }
 

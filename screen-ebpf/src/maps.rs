@@ -3,21 +3,25 @@
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf, SkStorage, SockMap},
+    btf_maps::{
+        Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf, SkStorage, SockHash, SockMap,
+    },
     macros::btf_map,
 };
 use screen_common::{
     abi::{
-        ALLOW_ENTRIES, Bucket, CLASS_ROWS, CLIENT_ENTRIES, Client, Counted, DENY_HOST_ENTRIES, DENY_NET_ENTRIES, Deny,
-        EVENT_RING_BYTES, Event, HALF_OPEN_ENTRIES, HalfOpen, MUTE_ENTRIES, PASS_ENTRIES, PROXY_ENTRIES, Proxy,
-        REFUSED_ENTRIES, RELAY_ENTRIES, Refused, RelayClient, RelayKey, Settings, SynKey, Total, TotalKey,
-        UNPROVEN_ENTRIES, Until,
+        ALLOW_ENTRIES, Bound, Bucket, CLASS_ROWS, CLIENT_ENTRIES, Client, Counted, DENY_HOST_ENTRIES, DENY_NET_ENTRIES,
+        Deny, EVENT_RING_BYTES, Event, HALF_OPEN_ENTRIES, HalfOpen, MUTE_ENTRIES, PASS_ENTRIES, PROXY_ENTRIES, Proxy,
+        REFUSED_ENTRIES, RELAY_ENTRIES, Refused, RelayClient, RelayKey, SERVER_ENTRIES, ServerKey, Settings, SynKey,
+        Total, TotalKey, UNPROVEN_ENTRIES, Until,
     },
     address::IpKey,
     cookie::{Keys, TEXTS},
     reason::Reason,
     reply::Text,
 };
+
+use crate::inherited::Inherited;
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 const REASONS: usize = Reason::ALL.len();
@@ -87,6 +91,15 @@ pub(crate) static relay_clients: HashMap<RelayKey, RelayClient, RELAY_ENTRIES, N
 
 #[btf_map]
 pub(crate) static listeners: SockMap<2> = SockMap::new();
+
+#[btf_map]
+pub(crate) static servers: SockHash<ServerKey, SERVER_ENTRIES> = SockHash::new();
+
+#[btf_map]
+pub(crate) static bound: SkStorage<Bound> = SkStorage::new();
+
+#[btf_map]
+pub(crate) static of_server: Inherited<u32> = Inherited::new();
 
 #[btf_map]
 pub(crate) static counted: SkStorage<Counted> = SkStorage::new();

@@ -8,6 +8,7 @@ use screen_common::{
 
 use crate::{
     context::{lookup_ends, lookup_is_tcp},
+    listen,
     lists::{self, Standing},
     maps::{self, listeners, relay_clients},
     report,
@@ -17,6 +18,8 @@ use crate::{
 pub(crate) enum Choice {
     /// Whoever listens: the mail server.
     FallThrough,
+    /// The mail server's listener, which is assigned.
+    Server,
     /// The screener's listener, which is assigned.
     Screener,
     /// Nobody.
@@ -44,10 +47,19 @@ pub(crate) fn choose(ctx: &SkLookupContext) -> Choice {
     let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
     if settings.steering == STEER_ALL && !proxy {
         match lists::standing(settings, &ends.remote, now_ns) {
-            Standing::Allowed | Standing::Passed => return Choice::FallThrough,
+            // The server's own listener; where it does not listen, the screener answers for it.
+            Standing::Allowed | Standing::Passed => {
+                if settings.find_servers == 0 {
+                    return Choice::FallThrough;
+                }
+                if listen::assign(ctx, settings, &ends.local, ends.local_port) {
+                    return Choice::Server;
+                }
+            }
             Standing::Stranger => {}
         }
     }
+    // In front the screener owns the port, and strangers need no steering as long as it listens.
     let slot = if ends.remote.ipv4().is_some() { LISTENER_IPV4 } else { LISTENER_IPV6 };
     if listeners.redirect_sk_lookup(ctx, slot, 0).is_ok() {
         report::count(Reason::ToScreener);
@@ -55,5 +67,11 @@ pub(crate) fn choose(ctx: &SkLookupContext) -> Choice {
     }
     // The kernel empties the slot when the socket is closed.
     report::count(Reason::ScreenerDown);
-    if settings.pass_when_down != 0 && !proxy { Choice::FallThrough } else { Choice::Refuse }
+    if settings.pass_when_down != 0 && !proxy {
+        if settings.steer_port != 0 && listen::assign(ctx, settings, &ends.local, ends.local_port) {
+            return Choice::Server;
+        }
+        return Choice::FallThrough;
+    }
+    Choice::Refuse
 }

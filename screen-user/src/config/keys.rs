@@ -349,8 +349,14 @@ pub(super) const KEYS: &[Key] = &[
         "forward.steer_to",
         Kind::Address,
         "\"127.0.0.1:25\"",
-        "in place: the protected port; front: none",
-        "The listener for steered clients.",
+        "in place: the protected port; front: `forward.to`, if it is one server on this host that learns the client's address from the kernel",
+        "Layout front: the mail server's own listener, on this host, that known-good clients are given to. On any of its addresses: this one, loopback, or all.",
+    ),
+    key(
+        "forward.steer_user",
+        Kind::Text,
+        "\"root\"",
+        "Whose listening sockets are taken for the mail server's, besides root's: nobody else on this host may take the mail. Most servers bind their port as root.",
     ),
     key(
         "forward.after_deep_tests",

@@ -133,6 +133,10 @@ pub enum CacheBackend {
 /// How clients that passed reach the mail server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forward {
+    /// Layout front: the mail server's listener for known-good clients.
+    pub steer_to: Option<SocketAddr>,
+    /// The user, besides root, whose listeners are taken for the mail server's.
+    pub steer_uid: u32,
     /// The mail servers, in order of preference.
     pub to: Vec<Backend>,
     /// How the mail server learns who the client is.

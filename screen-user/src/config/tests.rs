@@ -222,7 +222,6 @@ fn what_this_version_lacks_is_said() {
         "cache.backend = \"redis\"",
         "cache.redis.urls = [\"redis://127.0.0.1/\"]",
         "forward.mode = \"postfix\"",
-        "forward.steer_to = \"127.0.0.1:25\"",
         "forward.to = [\"/var/spool/postfix/public/smtpd\"]",
         "metrics.listen = \"127.0.0.1:9125\"",
     ] {
@@ -425,5 +424,24 @@ fn reply_texts_are_one_line_with_an_enhanced_status_code() {
     for bad in ["no code", "4.7.1 later", "5.7 short", "5.7.1 \\n", &format!("5.7.1 {}", "x".repeat(80))] {
         let found = problems(&format!("kernel.reply_texts = {{ operator = \"{bad}\" }}"));
         assert!(found.len() == 1 && found[0].contains("printable ASCII"), "{bad}: {found:?}");
+    }
+}
+
+#[test]
+fn known_good_clients_are_steered_to_a_server_on_this_host() {
+    let front = "layout = \"front\"\nforward.to = [\"127.0.0.1:10025\"]\n";
+    let steer_to = |text: &str| config(text).forward.steer_to.map(|address| address.to_string());
+    assert_eq!(steer_to(""), None, "in place it is the protected port");
+    assert_eq!(steer_to(front).as_deref(), Some("127.0.0.1:10025"));
+    assert_eq!(steer_to(&format!("{front}forward.client_address = \"proxy-v2\"")), None, "it expects a header");
+    let given = format!("{front}forward.client_address = \"proxy-v2\"\nforward.steer_to = \"127.0.0.1:10026\"");
+    assert_eq!(steer_to(&given).as_deref(), Some("127.0.0.1:10026"));
+    for (bad, why) in [
+        ("forward.steer_to = \"127.0.0.1:25\"".to_owned(), "protected port"),
+        (format!("{front}forward.steer_to = \"192.0.2.99:25\""), "not on this host"),
+        ("forward.steer_user = \"nobody-of-that-name\"".to_owned(), "no user"),
+    ] {
+        let found = problems(&bad);
+        assert!(found.len() == 1 && found[0].contains(why), "{bad}: {found:?}");
     }
 }

@@ -159,6 +159,8 @@ async fn start(
         for listener in &listeners {
             register(installation, listener).map_err(|error| kernel_failure(&error))?;
         }
+        // The mail server listens already, or known-good clients would meet the screener.
+        installation.look_at_sockets().map_err(|error| kernel_failure(&error))?;
         kernel.begin_steering().map_err(|error| kernel_failure(&error))?;
     }
     Ok((gate, listeners, control))
@@ -219,7 +221,7 @@ fn start_kernel(config: &Config, notices: &mut Vec<String>) -> Result<Option<(In
     }
     let plan = Plan::from_config(config);
     let started = Installation::start(&plan).and_then(|installation| {
-        let kernel = Kernel::open(installation.maps()?, &plan)?;
+        let kernel = Kernel::open(installation.maps()?, &plan, installation.finds_servers())?;
         Ok((installation, kernel))
     });
     match (started, needed) {

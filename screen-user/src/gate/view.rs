@@ -316,6 +316,7 @@ fn kernel_status(kernel: &Kernel, installation: &Installation) -> Value {
         "running": true,
         "interfaces": interfaces,
         "programs": attached.programs,
+        "mail_server_listeners": installation.servers().unwrap_or_default(),
         "tables": tables,
         "packets": totals,
         "notes": notes,

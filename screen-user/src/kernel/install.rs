@@ -1,17 +1,19 @@
 //! The programs: loaded, attached, pinned. This is the part that takes privileges.
 
 use std::{
+    error::Error as _,
     fmt, io,
+    net::SocketAddr,
     os::fd::{AsRawFd as _, BorrowedFd},
     sync::Mutex,
 };
 
 use aya::{
     Ebpf,
-    maps::{MapData, SockMap},
+    maps::{MapData, SockHash, SockMap},
     programs::{Program, ProgramError, SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp},
 };
-use screen_common::abi::{LISTENER_IPV4, LISTENER_IPV6, map, program};
+use screen_common::abi::{LISTENER_IPV4, LISTENER_IPV6, ServerKey, map, program};
 
 use super::{
     Family, KernelError, cgroup, host,
@@ -22,6 +24,7 @@ use super::{
     object,
     pins::Pins,
     plan::Plan,
+    prefix::address_of,
     status::{Attached, Interface},
 };
 use crate::config::Layout;
@@ -56,6 +59,8 @@ pub struct Installation {
     messages: Mutex<Option<Messages>>,
     interfaces: Mutex<Interfaces>,
     attached: Vec<&'static str>,
+    /// Whether sockets can be walked over.
+    walks: bool,
     notes: Vec<String>,
 }
 
@@ -80,7 +85,7 @@ impl Installation {
         host::require_kernel()?;
         host::check_privileges()?;
         // A plan that can't be carried out is an error before anything is touched.
-        plan.settings(host::netns_cookie()?)?;
+        plan.settings(host::netns_cookie()?, true)?;
         let namespace = host::network_namespace()?;
         let cgroup = cgroup::root()?;
         let mounted = host::require_bpf_fs(&plan.pin_path)?;
@@ -94,6 +99,7 @@ impl Installation {
                 KernelError::system(format!("pin {}", pins.map(name).display()), io::Error::other(error))
             })?;
         }
+        let walk = object::load_walk(&mut ebpf);
         let listeners = Maps::of(&ebpf, &[map::LISTENERS])?.take(map::LISTENERS)?;
         let messages = if plan.debug { Some(Messages::of(&mut ebpf)?) } else { None };
         object::attach_to_cgroup(&mut ebpf, &pins, &cgroup)?;
@@ -101,7 +107,7 @@ impl Installation {
             vec![program::COUNT, program::PEERNAME4, program::PEERNAME6, program::SOCKNAME4, program::SOCKNAME6];
         let mut interfaces = Interfaces::new(plan);
         interfaces.start(&mut ebpf, &pins)?;
-        if plan.layout == Layout::InPlace {
+        if plan.layout == Layout::InPlace || plan.steer_to.is_some() {
             object::attach_steer(&mut ebpf, &pins, &namespace)?;
             attached.push(program::STEER);
         }
@@ -110,7 +116,8 @@ impl Installation {
             programs: Mutex::new(ebpf),
             listeners: Mutex::new(listeners),
             messages: Mutex::new(messages),
-            notes: mounted.into_iter().collect(),
+            walks: walk.is_ok(),
+            notes: mounted.into_iter().chain(walk.err().map(|error| no_walk(&error))).collect(),
             interfaces: Mutex::new(interfaces),
             attached,
         })
@@ -166,6 +173,40 @@ impl Installation {
     /// The kernel does not tell.
     pub fn link_changes(&self) -> Result<LinkChanges, KernelError> {
         LinkChanges::new()
+    }
+
+    /// Whether the mail server's listeners are known, those too that were there before; [`super::Kernel::open`] is to be told.
+    #[must_use]
+    pub fn finds_servers(&self) -> bool {
+        self.walks
+    }
+
+    /// Looks at all sockets of the calling thread's network namespace, which is to be that of the start: the mail server's listeners
+    /// that are not known yet are registered, connections that are not counted yet are counted. Once [`super::Kernel::open`] has written what
+    /// the programs decide by, and then now and then: of several listeners with one address (`SO_REUSEPORT`) only four are known at a time.
+    ///
+    /// # Errors
+    ///
+    /// The kernel has no such walk.
+    pub fn look_at_sockets(&self) -> Result<(), KernelError> {
+        if self.walks { object::walk(&mut lock(&self.programs)) } else { Ok(()) }
+    }
+
+    /// The mail server's listeners that known-good clients are given to.
+    ///
+    /// # Errors
+    ///
+    /// The map could not be read.
+    pub fn servers(&self) -> Result<Vec<SocketAddr>, KernelError> {
+        let mut maps = Maps::of(&lock(&self.programs), &[map::SERVERS])?;
+        let servers: SockHash<MapData, ServerKey> = maps.take(map::SERVERS)?;
+        let mut found: Vec<SocketAddr> = servers
+            .keys()
+            .filter_map(Result::ok)
+            .map(|key| SocketAddr::new(address_of(&key.address), key.port as u16))
+            .collect();
+        found.sort_unstable();
+        Ok(found)
     }
 
     /// What is attached, and where.
@@ -238,6 +279,16 @@ const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 /// `TC_ACT_SHOT` of the kernel's `pkt_cls.h`.
 const TC_ACT_SHOT: u32 = 2;
+
+/// What is missing where sockets can't be walked over.
+fn no_walk(error: &KernelError) -> String {
+    let first = format!("{error}: {}", error.source().map(ToString::to_string).unwrap_or_default());
+    format!(
+        "sockets that are there already are not looked at ({}): connections older than the gate are not counted, and known-good clients \
+         are refused while the mail server is down",
+        first.lines().next().unwrap_or_default()
+    )
+}
 
 /// What the gate does not do on which interface.
 fn notes_on(interfaces: &[Interface]) -> Vec<String> {

@@ -131,13 +131,14 @@ pub fn missing_capabilities() -> Result<Vec<&'static str>, KernelError> {
 }
 
 impl Kernel {
-    /// The tables of an installation, for the calling thread's network namespace.
+    /// The tables of an installation, for the calling thread's network namespace. `finds_servers` is what
+    /// [`Installation::finds_servers`] says.
     ///
     /// # Errors
     ///
     /// A map is missing or can't be written.
-    pub fn open(mut maps: Maps, plan: &Plan) -> Result<Self, KernelError> {
-        let settings = plan.settings(host::netns_cookie()?)?;
+    pub fn open(mut maps: Maps, plan: &Plan, finds_servers: bool) -> Result<Self, KernelError> {
+        let settings = plan.settings(host::netns_cookie()?, finds_servers)?;
         let mut config: Array<MapData, Settings> = maps.take(map::CONFIG)?;
         let mut deny = DenyList {
             table: DenyTable::default(),
@@ -185,7 +186,7 @@ impl Kernel {
     /// A plan that can't be carried out, and nothing was changed; or a map that can't be written.
     pub fn reconfigure(&self, plan: &Plan) -> Result<(), KernelError> {
         let mut current = lock(&self.settings);
-        let settings = plan.settings(current.netns_cookie)?;
+        let settings = plan.settings(current.netns_cookie, current.find_servers != 0)?;
         lock(&self.proxies).replace(&plan.proxies)?;
         *current = settings;
         self.write(settings)

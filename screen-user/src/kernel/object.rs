@@ -3,8 +3,10 @@
 use std::fs::File;
 
 use aya::{
-    Ebpf, EbpfLoader,
-    programs::{CgroupAttachMode, CgroupSockAddr, SchedClassifier, SkLookup, SockOps, Xdp, links::FdLink},
+    Btf, Ebpf, EbpfLoader,
+    programs::{
+        CgroupAttachMode, CgroupSock, CgroupSockAddr, Iter, SchedClassifier, SkLookup, SockOps, Xdp, links::FdLink,
+    },
 };
 use screen_common::abi::program;
 
@@ -15,6 +17,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ga
 
 /// The name hooks, which attach to the cgroup root alike.
 const NAME_HOOKS: [&str; 4] = [program::PEERNAME4, program::PEERNAME6, program::SOCKNAME4, program::SOCKNAME6];
+
+/// The programs that note who binds the mail server's port, likewise.
+const OWNER_HOOKS: [&str; 2] = [program::OWNER4, program::OWNER6];
 
 /// Makes the maps and loads the programs; nothing is attached yet. Without `debug` the verifier removes all that writes messages.
 pub(super) fn load(debug: bool) -> Result<Ebpf, KernelError> {
@@ -29,7 +34,30 @@ pub(super) fn load(debug: bool) -> Result<Ebpf, KernelError> {
     for name in NAME_HOOKS {
         load_program::<CgroupSockAddr>(&mut ebpf, name, CgroupSockAddr::load)?;
     }
+    for name in OWNER_HOOKS {
+        load_program::<CgroupSock>(&mut ebpf, name, CgroupSock::load)?;
+    }
     Ok(ebpf)
+}
+
+/// Loads the program that walks over sockets, which not every kernel takes.
+pub(super) fn load_walk(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    let btf = Btf::from_sys_fs()
+        .map_err(|error| KernelError::system("read the kernel's types", std::io::Error::other(error)))?;
+    load_program::<Iter>(ebpf, program::WALK, |walk| walk.load("tcp", &btf))
+}
+
+/// Walks over the sockets of this thread's network namespace.
+pub(super) fn walk(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    let name = program::WALK;
+    let walk: &mut Iter = program_mut(ebpf, name)?;
+    let id = walk.attach().map_err(KernelError::program(name))?;
+    let link = walk.take_link(id).map_err(KernelError::program(name))?;
+    let mut sockets = link.into_file().map_err(|source| KernelError::Link { program: name, source })?;
+    // The program writes nothing; reading is what moves it on.
+    std::io::copy(&mut sockets, &mut std::io::sink())
+        .map_err(|error| KernelError::system("walk over the sockets", error))?;
+    Ok(())
 }
 
 fn load_program<'a, P>(
@@ -74,6 +102,12 @@ pub(super) fn attach_to_cgroup(ebpf: &mut Ebpf, pins: &Pins, root: &File) -> Res
     pins.keep(FdLink::try_from(link).map_err(|source| KernelError::Link { program: name, source })?, name)?;
     for name in NAME_HOOKS {
         let hook: &mut CgroupSockAddr = program_mut(ebpf, name)?;
+        let id = hook.attach(root, mode).map_err(KernelError::program(name))?;
+        let link = hook.take_link(id).map_err(KernelError::program(name))?;
+        pins.keep(FdLink::try_from(link).map_err(|source| KernelError::Link { program: name, source })?, name)?;
+    }
+    for name in OWNER_HOOKS {
+        let hook: &mut CgroupSock = program_mut(ebpf, name)?;
         let id = hook.attach(root, mode).map_err(KernelError::program(name))?;
         let link = hook.take_link(id).map_err(KernelError::program(name))?;
         pins.keep(FdLink::try_from(link).map_err(|source| KernelError::Link { program: name, source })?, name)?;

@@ -1,15 +1,15 @@
 //! What the kernel half is asked to do.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use ipnet::IpNet;
 use screen_common::{
     ABI,
     abi::{MAX_PORTS, REPLY_DENIED, REPLY_LIMITED, STEER_ALL, STEER_NOBODY, STEER_STRANGERS, Settings},
-    address::MAPPED_BITS,
+    address::{IpKey, MAPPED_BITS},
 };
 
-use super::KernelError;
+use super::{KernelError, prefix::key_of};
 use crate::config::{ClientPrefix, Config, KernelReply, Layout, ScreenerDown, Steer, XdpMode};
 
 /// What the kernel half is asked to do.
@@ -25,6 +25,10 @@ pub struct Plan {
     pub layout: Layout,
     /// Whether known-good clients reach the mail server in the kernel.
     pub steer: Steer,
+    /// Layout front: the mail server's listener for known-good clients; none: they meet the screener like everybody.
+    pub steer_to: Option<SocketAddr>,
+    /// The user, besides root, whose listeners are taken for the mail server's.
+    pub steer_uid: u32,
     /// Unknown clients while no screener listens.
     pub on_screener_down: ScreenerDown,
     /// Connections of one client; 0: no limit.
@@ -61,6 +65,8 @@ impl Plan {
             xdp: config.kernel.xdp,
             layout: config.layout,
             steer: config.kernel.steer,
+            steer_to: config.forward.steer_to,
+            steer_uid: config.forward.steer_uid,
             on_screener_down: config.kernel.on_screener_down,
             limit: config.policy.limits.client_connections,
             client_prefix: config.policy.limits.client_prefix,
@@ -75,7 +81,7 @@ impl Plan {
     }
 
     /// What the programs decide by.
-    pub(super) fn settings(&self, netns_cookie: u64) -> Result<Settings, KernelError> {
+    pub(super) fn settings(&self, netns_cookie: u64, finds_servers: bool) -> Result<Settings, KernelError> {
         if self.ports.is_empty() || self.ports.len() > MAX_PORTS {
             return Err(KernelError::Plan(format!(
                 "{} protected ports; it must be 1 to {MAX_PORTS}",
@@ -101,7 +107,9 @@ impl Plan {
             event_rate: self.event_rate,
             dry_run: u32::from(self.dry_run),
             steering: match (self.layout, self.steer) {
-                (Layout::Front, _) => STEER_NOBODY,
+                (Layout::Front, _) if self.steer_to.is_none() => STEER_NOBODY,
+                (Layout::Front, Steer::Off) => STEER_NOBODY,
+                (Layout::Front, Steer::Auto | Steer::On) => STEER_ALL,
                 (Layout::InPlace, Steer::Off) => STEER_STRANGERS,
                 (Layout::InPlace, Steer::Auto | Steer::On) => STEER_ALL,
             },
@@ -111,7 +119,13 @@ impl Plan {
                 .into_iter()
                 .filter_map(|(reply, bit)| (reply == KernelReply::Reject).then_some(bit))
                 .sum(),
-            reserved: 0,
+            find_servers: u32::from(finds_servers || self.layout == Layout::Front),
+            steer_port: self.steer_to.map_or(0, |address| u32::from(address.port())),
+            steer_uid: self.steer_uid,
+            steer_address: match self.steer_to.map(|address| address.ip().to_canonical()) {
+                Some(address) if !address.is_unspecified() => key_of(address),
+                _ => IpKey::from_ipv6([0; 16]),
+            },
             port_count: self.ports.len() as u32,
             ports,
         })
@@ -129,6 +143,8 @@ pub(super) mod tests {
             xdp: XdpMode::Auto,
             layout: Layout::InPlace,
             steer: Steer::Auto,
+            steer_to: None,
+            steer_uid: 0,
             on_screener_down: ScreenerDown::Refuse,
             limit: 50,
             client_prefix: ClientPrefix { ipv4: 32, ipv6: 64 },
@@ -144,12 +160,12 @@ pub(super) mod tests {
 
     #[test]
     fn settings_say_what_the_plan_says() {
-        let settings = plan().settings(7).unwrap();
+        let settings = plan().settings(7, true).unwrap();
         assert_eq!((settings.prefix_ipv4, settings.prefix_ipv6, settings.limit), (128, 64, 50));
         assert_eq!((settings.netns_cookie, settings.steering, settings.pass_when_down), (7, STEER_ALL, 0));
         assert!(settings.protects(25) && !settings.protects(0));
         let front = Plan { layout: Layout::Front, ..plan() };
-        assert_eq!(front.settings(7).unwrap().steering, STEER_NOBODY);
+        assert_eq!(front.settings(7, true).unwrap().steering, STEER_NOBODY);
     }
 
     #[test]
@@ -159,7 +175,7 @@ pub(super) mod tests {
             Plan { ports: vec![25; MAX_PORTS + 1], ..plan() },
             Plan { client_prefix: ClientPrefix { ipv4: 33, ipv6: 64 }, ..plan() },
         ] {
-            assert_eq!(bad.settings(1).unwrap_err().exit_code(), 64);
+            assert_eq!(bad.settings(1, true).unwrap_err().exit_code(), 64);
         }
     }
 }

@@ -44,6 +44,8 @@ pub(crate) fn plan() -> Plan {
         xdp: XdpMode::Generic,
         layout: Layout::InPlace,
         steer: Steer::Auto,
+        steer_to: None,
+        steer_uid: 0,
         on_screener_down: ScreenerDown::Refuse,
         limit: 50,
         client_prefix: ClientPrefix { ipv4: 32, ipv6: 64 },
@@ -73,7 +75,8 @@ pub(crate) struct Started {
 impl Started {
     pub(crate) fn new(plan: &Plan) -> Result<Self, KernelError> {
         let installation = Installation::start(plan).inspect_err(keep_verifier_log)?;
-        let kernel = Kernel::open(installation.maps()?, plan)?;
+        let kernel = Kernel::open(installation.maps()?, plan, installation.finds_servers())?;
+        installation.look_at_sockets()?;
         Ok(Self { kernel, installation })
     }
 

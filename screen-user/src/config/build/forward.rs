@@ -1,6 +1,6 @@
 //! `forward.*`: the mail servers, and how they learn who the client is.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::config::{
     Backend, ClientAddress, Forward, Layout,
@@ -15,11 +15,47 @@ pub(super) fn forward(values: &mut Values, layout: Layout, kernel: bool) -> Forw
     if !values.word("forward.mode", &[("relay", true), ("postfix", false)], true) {
         values.fault("forward.mode", unavailable("\"postfix\"").hint("\"relay\" works with every mail server"));
     }
-    if values.is_given("forward.steer_to") {
-        values.fault("forward.steer_to", unavailable("a listener of its own for steered clients"));
-    }
     let to = backends(values, layout);
-    Forward { client_address: client_address(values, &to, kernel), to }
+    let client_address = client_address(values, &to, kernel);
+    let steer_to = steer_to(values, layout, &to, client_address);
+    Forward { steer_to, steer_uid: steer_uid(values), client_address, to }
+}
+
+/// The listener for known-good clients, where it is not the protected port itself.
+fn steer_to(values: &mut Values, layout: Layout, to: &[Backend], client_address: ClientAddress) -> Option<SocketAddr> {
+    let key = "forward.steer_to";
+    if !values.is_given(key) {
+        // One mail server on this host that takes connections as they are takes them from clients too.
+        return match (layout, to) {
+            (Layout::Front, [Backend::At(address)]) if client_address == ClientAddress::Kernel => Some(*address),
+            _ => None,
+        };
+    }
+    let address = values.read(key, |value| socket_address(value, None))?;
+    if layout == Layout::InPlace {
+        let fault = Fault::new(
+            "in layout \"in-place\" known-good clients go to the protected port, where the mail server listens",
+        );
+        values.fault(key, fault.hint("leave it out"));
+        return None;
+    }
+    if !is_here(Backend::At(address)) {
+        values.fault(key, Fault::new(format!("{address} is not on this host: the kernel can't steer clients there")));
+        return None;
+    }
+    Some(address)
+}
+
+/// Whose listeners are taken for the mail server's.
+fn steer_uid(values: &mut Values) -> u32 {
+    let Some(name) = values.filled_text("forward.steer_user") else { return 0 };
+    match nix::unistd::User::from_name(&name) {
+        Ok(Some(user)) => user.uid.as_raw(),
+        Ok(None) | Err(_) => {
+            values.fault("forward.steer_user", Fault::new(format!("there is no user {name:?}")));
+            0
+        }
+    }
 }
 
 fn backends(values: &mut Values, layout: Layout) -> Vec<Backend> {
