@@ -43,8 +43,14 @@ pub mod map {
     pub const LISTENERS: &str = "listeners";
     /// The mark of a counted connection.
     pub const COUNTED: &str = "counted";
+    /// [`crate::cookie::Keys`], one entry.
+    pub const COOKIE_KEYS: &str = "cookie_keys";
+    /// [`crate::reply::Text`] by number.
+    pub const REPLIES: &str = "replies";
+    /// Interfaces, by index, that nothing can be sent back over.
+    pub const MUTE: &str = "mute";
     /// Every map that is pinned for the operator and for a later process.
-    pub const PINNED: [&str; 16] = [
+    pub const PINNED: [&str; 18] = [
         CONFIG,
         DENY_CLASS,
         CLASSES,
@@ -61,6 +67,8 @@ pub mod map {
         RELAY_CLIENTS,
         LISTENERS,
         COUNTED,
+        REPLIES,
+        MUTE,
     ];
 }
 
@@ -106,6 +114,8 @@ pub const UNPROVEN_ENTRIES: usize = 16_384;
 pub const REFUSED_ENTRIES: usize = 65_536;
 /// The most entries of [`map::RELAY_CLIENTS`].
 pub const RELAY_ENTRIES: usize = 65_536;
+/// The most entries of [`map::MUTE`].
+pub const MUTE_ENTRIES: usize = 256;
 /// Bytes of the ring of events.
 pub const EVENT_RING_BYTES: usize = 1 << 20;
 
@@ -126,6 +136,16 @@ pub const STEER_NOBODY: u32 = 0;
 pub const STEER_STRANGERS: u32 = 1;
 /// Strangers meet the screener, known-good clients the mail server.
 pub const STEER_ALL: u32 = 2;
+
+/// A bit of [`Settings::replies`]: denied clients are told so.
+pub const REPLY_DENIED: u32 = 1;
+/// A bit of [`Settings::replies`]: clients at their limit are told so.
+pub const REPLY_LIMITED: u32 = 2;
+
+/// The number of the text for clients at their limit.
+pub const TEXT_LIMITED: u32 = 0;
+/// The number of the text for denied clients whose list has none of its own; those that have follow.
+pub const TEXT_DENIED: u32 = 1;
 
 /// What the programs decide by; the only entry of [`map::CONFIG`].
 #[repr(C)]
@@ -151,6 +171,10 @@ pub struct Settings {
     pub pass_when_down: u32,
     /// 1: [`map::PROXIES`] has entries; 0: it need not be looked at.
     pub proxies: u32,
+    /// Who is told that he is turned away: [`REPLY_DENIED`], [`REPLY_LIMITED`]. The others hear nothing.
+    pub replies: u32,
+    /// Always zero.
+    pub reserved: u32,
     /// How many of `ports` are meant.
     pub port_count: u32,
     /// The protected ports, host order.
@@ -159,18 +183,29 @@ pub struct Settings {
 
 impl Settings {
     /// Whether `port` (host order) is protected.
+    ///
+    /// Four ports are compared at a time and there is one branch in the end: every packet asks this, and the verifier follows each
+    /// branch through all that comes after.
     #[inline(always)]
     #[must_use]
     pub fn protects(&self, port: u16) -> bool {
-        let mut index = 0;
-        while index < MAX_PORTS {
-            // The bound is the array's own, so that the verifier sees it.
-            if index < self.port_count as usize && self.ports.get(index).copied() == Some(port) {
-                return true;
-            }
-            index += 1;
-        }
-        false
+        const LOWEST: u64 = 0x0001_0001_0001_0001;
+        const HIGHEST: u64 = LOWEST << 15;
+        let pattern = port as u64 * LOWEST;
+        let [quarter_a, quarter_b, quarter_c, quarter_d] = self.quarters();
+        let mut found = 0;
+        found |= equal_lanes(quarter_a ^ pattern, LOWEST, HIGHEST);
+        found |= equal_lanes(quarter_b ^ pattern, LOWEST, HIGHEST);
+        found |= equal_lanes(quarter_c ^ pattern, LOWEST, HIGHEST);
+        found |= equal_lanes(quarter_d ^ pattern, LOWEST, HIGHEST);
+        // Places that are not used hold zeroes.
+        found != 0 && port != 0
+    }
+
+    #[inline(always)]
+    const fn quarters(&self) -> [u64; 4] {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = self.ports;
+        [lanes(a, b, c, d), lanes(e, f, g, h), lanes(i, j, k, l), lanes(m, n, o, p)]
     }
 
     /// What counts as one client with this address.
@@ -182,6 +217,17 @@ impl Settings {
     }
 }
 
+#[inline(always)]
+const fn lanes(a: u16, b: u16, c: u16, d: u16) -> u64 {
+    a as u64 | (b as u64) << 16 | (c as u64) << 32 | (d as u64) << 48
+}
+
+/// Not zero if any of the four lanes of `difference` is zero.
+#[inline(always)]
+const fn equal_lanes(difference: u64, lowest: u64, highest: u64) -> u64 {
+    difference.wrapping_sub(lowest) & !difference & highest
+}
+
 /// A denied class, address or prefix.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,8 +236,8 @@ pub struct Deny {
     pub expires_ns: u64,
     /// Which list says so.
     pub list: u32,
-    /// Always zero.
-    pub reserved: u32,
+    /// The number of the text that the client gets.
+    pub text: u32,
 }
 
 /// An allowed prefix, or a client that passed the tests.
@@ -357,7 +403,7 @@ pub struct Counted {
 /// Sizes are part of the ABI: a change here wants another [`crate::ABI`].
 const _: () = {
     assert!(size_of::<IpKey>() == 16);
-    assert!(size_of::<Settings>() == 8 + 4 * 10 + 2 * MAX_PORTS);
+    assert!(size_of::<Settings>() == 8 + 4 * 12 + 2 * MAX_PORTS);
     assert!(size_of::<Deny>() == 16);
     assert!(size_of::<Until>() == 8);
     assert!(size_of::<Proxy>() == 4);
@@ -401,11 +447,20 @@ mod tests {
             steering: 0,
             pass_when_down: 0,
             proxies: 0,
+            replies: 0,
+            reserved: 0,
             port_count: 2,
             ports,
         };
         assert!(settings.protects(25) && settings.protects(587));
         assert!(!settings.protects(0) && !settings.protects(26));
+        for place in 0..MAX_PORTS {
+            let mut ports = [0; MAX_PORTS];
+            ports[place] = 0x8001;
+            let settings = Settings { ports, ..settings };
+            let protected: Vec<u16> = (0..=u16::MAX).filter(|port| settings.protects(*port)).collect();
+            assert_eq!(protected, [0x8001]);
+        }
         assert_eq!(settings.client(&IpKey::from_ipv4([192, 0, 2, 7])), IpKey::from_ipv4([192, 0, 2, 0]));
         let ipv6 = IpKey::from_ipv6([0x20, 1, 0xd, 0xb8, 0, 0, 0, 1, 9, 9, 9, 9, 9, 9, 9, 9]);
         assert_eq!(settings.client(&ipv6), ipv6.prefix(64));

@@ -6,9 +6,11 @@
 
 pub mod abi;
 pub mod address;
+pub mod cookie;
 pub mod decide;
 pub mod packet;
 pub mod reason;
+pub mod reply;
 #[cfg(feature = "user")]
 mod user;
 

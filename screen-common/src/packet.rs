@@ -1,4 +1,5 @@
-//! The packet decoder: finds the SYNs that open connections to protected ports.
+//! The packet decoder: finds the SYNs that open connections to protected ports, and what may follow those that the gate answered by
+//! itself.
 //!
 //! Generic over the bytes, so that the kernel, the tests and a fuzzer run the same code. It never says "ours" of a packet that the
 //! kernel's own stack would not take for a SYN; all else is passed on for the stack to judge.
@@ -29,6 +30,8 @@ impl Frame for [u8] {
 pub enum Decoded {
     /// A SYN to a protected port.
     Opening(Opening),
+    /// A segment to a protected port that acknowledges what the caller is concerned with.
+    Answer(Answer),
     /// Anything else, fragments included: not the gate's business.
     NotOurs,
     /// Shorter than its headers say, or its headers contradict each other.
@@ -48,6 +51,42 @@ pub struct Opening {
     pub destination_port: u16,
     /// The initial sequence number, host order.
     pub sequence: u32,
+    /// What a reply must know of the frame.
+    pub wire: Wire,
+}
+
+/// What a reply must know of the frame that it answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wire {
+    /// Where the IP header begins: 14 bytes, and 4 for each VLAN tag.
+    pub network: usize,
+    /// Whether the IP header has neither options nor extension headers behind it.
+    pub plain: bool,
+    /// Whether the TCP header has options.
+    pub options: bool,
+}
+
+/// A segment that may follow a SYN which the gate answered by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// Who.
+    pub source: IpKey,
+    /// To whom.
+    pub destination: IpKey,
+    /// Host order.
+    pub source_port: u16,
+    /// Host order, protected.
+    pub destination_port: u16,
+    /// Host order.
+    pub sequence: u32,
+    /// What it acknowledges, host order.
+    pub acknowledgement: u32,
+    /// Whether the client has nothing more to send.
+    pub fin: bool,
+    /// Bytes of data.
+    pub payload: u32,
+    /// What a reply must know of the frame.
+    pub wire: Wire,
 }
 
 /// Why a frame is not an opening; lets the decoder use `?`.
@@ -84,33 +123,45 @@ const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
+const FIN_ACK: u8 = FIN | ACK;
 
-/// Decodes `frame`; `protected` tells the protected ports (host order).
+/// Decodes `frame`; `protected` tells the protected ports (host order), `concerned` the acknowledgement numbers of interest. Segments
+/// that open nothing and acknowledge nothing of interest, established traffic above all, cost their headers' reading and no more.
 #[inline(always)]
-pub fn decode<F: Frame + ?Sized>(frame: &F, protected: impl Fn(u16) -> bool) -> Decoded {
-    match opening(frame, protected) {
-        Ok(opening) => Decoded::Opening(opening),
+pub fn decode<F: Frame + ?Sized>(
+    frame: &F,
+    protected: impl Fn(u16) -> bool,
+    concerned: impl Fn(u32) -> bool,
+) -> Decoded {
+    match packet(frame, protected, concerned) {
+        Ok(decoded) => decoded,
         Err(Other::NotOurs) => Decoded::NotOurs,
         Err(Other::Malformed) => Decoded::Malformed,
     }
 }
 
 #[inline(always)]
-fn opening<F: Frame + ?Sized>(frame: &F, protected: impl Fn(u16) -> bool) -> Result<Opening, Other> {
+fn packet<F: Frame + ?Sized>(
+    frame: &F,
+    protected: impl Fn(u16) -> bool,
+    concerned: impl Fn(u32) -> bool,
+) -> Result<Decoded, Other> {
     let (ethertype, network) = ethernet(frame)?;
-    // Addresses are read last: most packets are not SYNs and never get there.
+    // Addresses are read last: most packets are of no interest and never get there.
     match ethertype {
         ETHERTYPE_IPV4 => {
-            let (source_port, destination_port, sequence) = tcp(frame, &ipv4(frame, network)?, protected)?;
+            let segment = ipv4(frame, network)?;
+            let tcp = tcp(frame, &segment, protected, concerned)?;
             let source = IpKey::from_ipv4(read(frame, network + 12)?);
             let destination = IpKey::from_ipv4(read(frame, network + 16)?);
-            Ok(Opening { source, destination, source_port, destination_port, sequence })
+            Ok(tcp.between(source, destination, network, segment.start == network + 20))
         }
         ETHERTYPE_IPV6 => {
-            let (source_port, destination_port, sequence) = tcp(frame, &ipv6(frame, network)?, protected)?;
+            let segment = ipv6(frame, network)?;
+            let tcp = tcp(frame, &segment, protected, concerned)?;
             let source = IpKey::from_ipv6(read(frame, network + 8)?);
             let destination = IpKey::from_ipv6(read(frame, network + 24)?);
-            Ok(Opening { source, destination, source_port, destination_port, sequence })
+            Ok(tcp.between(source, destination, network, segment.start == network + 40))
         }
         _ => Err(Other::NotOurs),
     }
@@ -195,17 +246,63 @@ fn ipv6<F: Frame + ?Sized>(frame: &F, network: usize) -> Result<Segment, Other> 
     Ok(Segment { start, end })
 }
 
-/// Ports and sequence number of a SYN to a protected port (RFC 9293 section 3.1).
+/// What a TCP header of interest says (RFC 9293 section 3.1).
+struct Tcp {
+    source_port: u16,
+    destination_port: u16,
+    sequence: u32,
+    options: bool,
+    /// None: a SYN.
+    answer: Option<Acknowledged>,
+}
+
+struct Acknowledged {
+    number: u32,
+    fin: bool,
+    payload: u32,
+}
+
+impl Tcp {
+    #[inline(always)]
+    fn between(self, source: IpKey, destination: IpKey, network: usize, plain: bool) -> Decoded {
+        let Self { source_port, destination_port, sequence, options, answer } = self;
+        let wire = Wire { network, plain, options };
+        match answer {
+            None => Decoded::Opening(Opening { source, destination, source_port, destination_port, sequence, wire }),
+            Some(Acknowledged { number: acknowledgement, fin, payload }) => Decoded::Answer(Answer {
+                source,
+                destination,
+                source_port,
+                destination_port,
+                sequence,
+                acknowledgement,
+                fin,
+                payload,
+                wire,
+            }),
+        }
+    }
+}
+
 #[inline(always)]
 fn tcp<F: Frame + ?Sized>(
     frame: &F,
     segment: &Segment,
     protected: impl Fn(u16) -> bool,
-) -> Result<(u16, u16, u32), Other> {
+    concerned: impl Fn(u32) -> bool,
+) -> Result<Tcp, Other> {
     let [offset, flags] = read(frame, segment.start + 12)?;
-    if flags & (FIN | SYN | RST | ACK) != SYN {
-        return Err(Other::NotOurs);
-    }
+    let acknowledgement = match flags & (FIN | SYN | RST | ACK) {
+        SYN => None,
+        ACK | FIN_ACK => {
+            let number = u32::from_be_bytes(read(frame, segment.start + 8)?);
+            if !concerned(number) {
+                return Err(Other::NotOurs);
+            }
+            Some(number)
+        }
+        _ => return Err(Other::NotOurs),
+    };
     let [a, b, c, d] = read(frame, segment.start)?;
     let (source_port, destination_port) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
     if !protected(destination_port) {
@@ -216,7 +313,17 @@ fn tcp<F: Frame + ?Sized>(
     if header < TCP_HEADER || segment.start + header > segment.end || segment.end > frame.length() {
         return Err(Other::Malformed);
     }
-    Ok((source_port, destination_port, u32::from_be_bytes(read(frame, segment.start + 4)?)))
+    Ok(Tcp {
+        source_port,
+        destination_port,
+        sequence: u32::from_be_bytes(read(frame, segment.start + 4)?),
+        options: header > TCP_HEADER,
+        answer: acknowledgement.map(|number| Acknowledged {
+            number,
+            fin: flags & FIN != 0,
+            payload: (segment.end - segment.start - header) as u32,
+        }),
+    })
 }
 
 #[inline(always)]

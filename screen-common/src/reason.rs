@@ -26,11 +26,15 @@ pub enum Reason {
     Relayed = 9,
     /// A connection that was not counted because `clients` is full.
     ClientsFull = 10,
+    /// A SYN that was turned away and answered with a cookie.
+    Challenged = 11,
+    /// A cookie that came back and was answered with a text and a FIN.
+    Refused = 12,
 }
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Admitted,
         Self::Denied,
         Self::Limited,
@@ -42,6 +46,8 @@ impl Reason {
         Self::ScreenerDown,
         Self::Relayed,
         Self::ClientsFull,
+        Self::Challenged,
+        Self::Refused,
     ];
 
     /// The reason with this number.
@@ -65,6 +71,8 @@ impl Reason {
             Self::ScreenerDown => "screener_down",
             Self::Relayed => "relayed",
             Self::ClientsFull => "clients_full",
+            Self::Challenged => "challenged",
+            Self::Refused => "refused",
         }
     }
 }

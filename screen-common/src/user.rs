@@ -4,6 +4,8 @@
 use crate::{
     abi::{Client, Deny, HalfOpen, Proxy, Refused, RelayClient, RelayKey, Settings, SynKey, Total, TotalKey, Until},
     address::IpKey,
+    cookie::Keys,
+    reply::Text,
 };
 
 macro_rules! plain {
@@ -15,4 +17,20 @@ macro_rules! plain {
     };
 }
 
-plain!(Client, Deny, HalfOpen, IpKey, Proxy, Refused, RelayClient, RelayKey, Settings, SynKey, Total, TotalKey, Until);
+plain!(
+    Keys,
+    Text,
+    Client,
+    Deny,
+    HalfOpen,
+    IpKey,
+    Proxy,
+    Refused,
+    RelayClient,
+    RelayKey,
+    Settings,
+    SynKey,
+    Total,
+    TotalKey,
+    Until
+);

@@ -190,6 +190,12 @@ fn rename_port(ctx: *mut bpf_sock_addr, port: u32) {
     store!(ctx, bpf_sock_addr, u32::from_ne_bytes([high, low, 0, 0]), user_port);
 }
 
+/// The state of a socket, as the kernel's `tcp_states.h` numbers it.
+#[inline(always)]
+pub(crate) fn socket_state(socket: *mut bpf_sock) -> u32 {
+    load!(socket, bpf_sock, state)
+}
+
 /// The peer of a socket.
 #[inline(always)]
 pub(crate) fn socket_peer_ipv4(socket: *mut bpf_sock) -> (IpKey, u16) {

@@ -3,9 +3,10 @@
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use aya_log_ebpf::debug;
 use screen_common::{
-    abi::Settings,
+    abi::{REPLY_DENIED, REPLY_LIMITED, Settings, TEXT_LIMITED},
+    cookie::may_follow,
     decide::Admission,
-    packet::{Decoded, Opening, decode},
+    packet::{Answer, Decoded, Opening, decode},
     reason::Reason,
 };
 
@@ -19,15 +20,29 @@ use crate::{
 pub(crate) enum Verdict {
     Pass,
     Drop,
+    /// A SYN that is to be answered with the text of this number, where the program can; else it is dropped.
+    Refuse(Opening, u32),
+    /// What may belong to a refusal under way, where the program makes them; else it passes.
+    Answer(Answer),
+}
+
+/// Why a SYN is turned away, and with which text.
+struct Refusal {
+    reason: Reason,
+    text: u32,
+    aloud: bool,
 }
 
 /// Judges a packet.
 #[inline(always)]
 pub(crate) fn judge(ctx: &impl PacketContext) -> Verdict {
     let Some(settings) = maps::settings() else { return Verdict::Pass };
-    match decode(&ctx.frame(), |port| settings.protects(port)) {
+    let concerned = |number| settings.replies != 0 && may_follow(number);
+    match decode(&ctx.frame(), |port| settings.protects(port), concerned) {
+        Decoded::Answer(answer) => Verdict::Answer(answer),
         Decoded::Opening(opening) => {
-            let reason = judge_opening(settings, &opening);
+            let refusal = judge_opening(settings, &opening);
+            let reason = refusal.as_ref().map_or(Reason::Admitted, |refusal| refusal.reason);
             // Unless it was asked for at load time, the verifier removes this: the level is a constant to it.
             debug!(
                 ctx,
@@ -37,10 +52,15 @@ pub(crate) fn judge(ctx: &impl PacketContext) -> Verdict {
                 opening.destination_port,
                 reason as u32
             );
-            match reason {
-                Reason::Admitted => Verdict::Pass,
-                _ if settings.dry_run != 0 => Verdict::Pass,
-                _ => Verdict::Drop,
+            match refusal {
+                Some(refusal) if settings.dry_run == 0 => {
+                    if refusal.aloud {
+                        Verdict::Refuse(opening, refusal.text)
+                    } else {
+                        Verdict::Drop
+                    }
+                }
+                _ => Verdict::Pass,
             }
         }
         Decoded::NotOurs => Verdict::Pass,
@@ -52,14 +72,14 @@ pub(crate) fn judge(ctx: &impl PacketContext) -> Verdict {
     }
 }
 
-/// Decides on a SYN, counts it, and returns the reason: [`Reason::Admitted`] if it may pass.
+/// Decides on a SYN, counts it, and returns why it is turned away, if it is.
 #[inline(always)]
-fn judge_opening(settings: &Settings, opening: &Opening) -> Reason {
+fn judge_opening(settings: &Settings, opening: &Opening) -> Option<Refusal> {
     // SAFETY: no arguments. The coarse clock, because the fine one costs more than all the rest.
     let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
     if lists::is_proxy(settings, &opening.source) {
         report::count(Reason::Admitted);
-        return Reason::Admitted;
+        return None;
     }
     let parties = Parties {
         client: &opening.source,
@@ -67,28 +87,31 @@ fn judge_opening(settings: &Settings, opening: &Opening) -> Reason {
         server: &opening.destination,
         server_port: opening.destination_port,
     };
-    if let Some(list) = lists::denied(&opening.source, now_ns)
+    if let Some(deny) = lists::denied(&opening.source, now_ns)
         && !lists::allowed(&opening.source, now_ns)
     {
-        report::note_refused(&opening.source, Some(list), now_ns);
-        report::report(settings, Reason::Denied, list, &parties, now_ns);
-        return Reason::Denied;
+        report::note_refused(&opening.source, Some(deny.list), now_ns);
+        report::report(settings, Reason::Denied, deny.list, &parties, now_ns);
+        let aloud = settings.replies & REPLY_DENIED != 0;
+        return Some(Refusal { reason: Reason::Denied, text: deny.text, aloud });
     }
     let client = settings.client(&opening.source);
     match clients::admit(settings, &client, opening, now_ns) {
         Admission::Admit => {
             report::count(Reason::Admitted);
-            Reason::Admitted
+            None
         }
         Admission::Limited => {
             clients::note_limited(&client);
             report::note_refused(&opening.source, None, now_ns);
             report::report(settings, Reason::Limited, 0, &parties, now_ns);
-            Reason::Limited
+            let aloud = settings.replies & REPLY_LIMITED != 0;
+            Some(Refusal { reason: Reason::Limited, text: TEXT_LIMITED, aloud })
         }
         Admission::Unproven => {
             report::report(settings, Reason::Unproven, 0, &parties, now_ns);
-            Reason::Unproven
+            // Not aloud: a real client sends the same SYN again and is let in.
+            Some(Refusal { reason: Reason::Unproven, text: 0, aloud: false })
         }
     }
 }

@@ -9,9 +9,9 @@ use screen_common::{
 
 use crate::maps::{allow, classes, deny_class, deny_host, deny_net, pass, proxies};
 
-/// The list that denies `address` now, if any does.
+/// What denies `address` now, if anything does.
 #[inline(always)]
-pub(crate) fn denied(address: &IpKey, now_ns: u64) -> Option<u32> {
+pub(crate) fn denied(address: &IpKey, now_ns: u64) -> Option<&'static Deny> {
     if let Some([a, b, c, _]) = address.ipv4() {
         let row = deny_class.get(u32::from(u16::from_be_bytes([a, b])))?;
         match Class::of(*row.get(c as usize)?) {
@@ -21,15 +21,15 @@ pub(crate) fn denied(address: &IpKey, now_ns: u64) -> Option<u32> {
         }
     }
     // SAFETY: entries are replaced whole; a reader sees the old or the new one.
-    if let Some(list) = unsafe { deny_host.get(address) }.and_then(|deny| live(deny, now_ns)) {
-        return Some(list);
+    if let Some(deny) = unsafe { deny_host.get(address) }.and_then(|deny| live(deny, now_ns)) {
+        return Some(deny);
     }
     live(deny_net.get(&Key::new(128, *address))?, now_ns)
 }
 
 #[inline(always)]
-fn live(deny: &Deny, now_ns: u64) -> Option<u32> {
-    if holds(deny.expires_ns, now_ns) { Some(deny.list) } else { None }
+fn live(deny: &'static Deny, now_ns: u64) -> Option<&'static Deny> {
+    if holds(deny.expires_ns, now_ns) { Some(deny) } else { None }
 }
 
 /// Whether `address` is allowed now.

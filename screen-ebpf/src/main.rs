@@ -19,6 +19,7 @@ mod lists;
 mod maps;
 mod names;
 mod packet;
+mod refuse;
 mod report;
 mod steer;
 
@@ -31,9 +32,16 @@ use aya_ebpf::{
 /// The connection gate on an interface: turns away denied sources and clients at their limit, on the SYN.
 #[xdp]
 pub fn gate(ctx: XdpContext) -> u32 {
-    match gate::judge(&ctx) {
-        gate::Verdict::Pass => xdp_action::XDP_PASS,
-        gate::Verdict::Drop => xdp_action::XDP_DROP,
+    let outcome = match gate::judge(&ctx) {
+        gate::Verdict::Pass => refuse::Outcome::Pass,
+        gate::Verdict::Drop => refuse::Outcome::Drop,
+        gate::Verdict::Refuse(opening, text) => refuse::challenge(&ctx, &opening, text),
+        gate::Verdict::Answer(answer) => refuse::answer(&ctx, &answer),
+    };
+    match outcome {
+        refuse::Outcome::Pass => xdp_action::XDP_PASS,
+        refuse::Outcome::Drop => xdp_action::XDP_DROP,
+        refuse::Outcome::Transmit => xdp_action::XDP_TX,
     }
 }
 
@@ -41,8 +49,8 @@ pub fn gate(ctx: XdpContext) -> u32 {
 #[classifier]
 pub fn gate_tc(ctx: TcContext) -> i32 {
     match gate::judge(&ctx) {
-        gate::Verdict::Pass => TC_ACT_UNSPEC,
-        gate::Verdict::Drop => TC_ACT_SHOT,
+        gate::Verdict::Pass | gate::Verdict::Answer(_) => TC_ACT_UNSPEC,
+        gate::Verdict::Drop | gate::Verdict::Refuse(..) => TC_ACT_SHOT,
     }
 }
 

@@ -9,11 +9,14 @@ use aya_ebpf::{
 use screen_common::{
     abi::{
         ALLOW_ENTRIES, Bucket, CLASS_ROWS, CLIENT_ENTRIES, Client, Counted, DENY_HOST_ENTRIES, DENY_NET_ENTRIES, Deny,
-        EVENT_RING_BYTES, Event, HALF_OPEN_ENTRIES, HalfOpen, PASS_ENTRIES, PROXY_ENTRIES, Proxy, REFUSED_ENTRIES,
-        RELAY_ENTRIES, Refused, RelayClient, RelayKey, Settings, SynKey, Total, TotalKey, UNPROVEN_ENTRIES, Until,
+        EVENT_RING_BYTES, Event, HALF_OPEN_ENTRIES, HalfOpen, MUTE_ENTRIES, PASS_ENTRIES, PROXY_ENTRIES, Proxy,
+        REFUSED_ENTRIES, RELAY_ENTRIES, Refused, RelayClient, RelayKey, Settings, SynKey, Total, TotalKey,
+        UNPROVEN_ENTRIES, Until,
     },
     address::IpKey,
+    cookie::{Keys, TEXTS},
     reason::Reason,
+    reply::Text,
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -67,6 +70,17 @@ pub(crate) static buckets: PerCpuArray<Bucket, REASONS> = PerCpuArray::new();
 
 #[btf_map]
 pub(crate) static events: RingBuf<Event, EVENT_RING_BYTES> = RingBuf::new();
+
+// Not pinned: whoever knows the keys can make cookies.
+#[btf_map]
+pub(crate) static cookie_keys: Array<Keys, 1> = Array::new();
+
+#[btf_map]
+pub(crate) static replies: Array<Text, TEXTS> = Array::new();
+
+// Interfaces that nothing can be sent back over.
+#[btf_map]
+pub(crate) static mute: HashMap<u32, u32, MUTE_ENTRIES> = HashMap::new();
 
 #[btf_map]
 pub(crate) static relay_clients: HashMap<RelayKey, RelayClient, RELAY_ENTRIES, NO_PREALLOC> = HashMap::new();

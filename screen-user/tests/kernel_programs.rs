@@ -24,6 +24,8 @@ mod killed;
 mod ladder;
 #[path = "kernel_programs/place.rs"]
 mod place;
+#[path = "kernel_programs/refusing.rs"]
+mod refusing;
 #[path = "kernel_programs/relays.rs"]
 mod relays;
 #[path = "kernel_programs/shown.rs"]

@@ -380,6 +380,12 @@ pub(super) const KEYS: &[Key] = &[
     key("kernel.deny_reply", REPLIES, "\"reject\"", "What a denied client gets: a 521, or silence."),
     key("kernel.limit_reply", REPLIES, "\"reject\"", "What a client over its limit gets: a 421, or silence."),
     key(
+        "kernel.reply_texts",
+        Kind::Table,
+        "{}",
+        "What a denied client is told behind the code 521, by the list that denies it: `access list`, `operator`, `failed test`, or the name of an imported list. For example `{ operator = \"5.7.1 See https://example.org/blocked\" }`; one line of printable ASCII, 82 characters at most. Without it: `5.3.2 Service currently unavailable`.",
+    ),
+    key(
         "kernel.remember_failures",
         Kind::Duration,
         "\"10m\"",

@@ -174,6 +174,8 @@ pub struct Kernel {
     pub deny_reply: KernelReply,
     /// What a client over its limit gets.
     pub limit_reply: KernelReply,
+    /// What follows the code 521 for clients that a list denies, by the list's name.
+    pub reply_texts: BTreeMap<String, String>,
     /// How long a client that failed with `drop` stays denied in the kernel; zero: not at all.
     pub remember_failures: Duration,
     /// Unknown clients while no screener runs.

@@ -230,11 +230,10 @@ fn what_this_version_lacks_is_said() {
         assert!(found.len() == 1 && found[0].contains("is not available in this version"), "{text}: {found:?}");
     }
     let notices = read("").notices;
-    assert!(notices.iter().any(|notice| notice.contains("kernel.deny_reply")), "{notices:?}");
     assert!(!notices.iter().any(|notice| notice.contains("after_deep_tests")), "{notices:?}");
     let notices = read("bare_newline.enable = true").notices;
     assert!(notices.iter().any(|notice| notice.contains("after_deep_tests")), "{notices:?}");
-    let quiet = "bare_newline.enable = true\nforward.after_deep_tests = \"reconnect\"\nkernel.deny_reply = \"drop\"\nkernel.limit_reply = \"drop\"\n";
+    let quiet = "bare_newline.enable = true\nforward.after_deep_tests = \"reconnect\"\n";
     assert_eq!(read(quiet).notices, [] as [&str; 0]);
 }
 
@@ -415,5 +414,16 @@ proptest! {
         if let Err(problems) = load_text("", Path::new(FILE), &pairs(&[(key.path, &value)])) {
             prop_assert!(problems.0.iter().all(|problem| !problem.to_string().contains('\n')));
         }
+    }
+}
+
+#[test]
+fn reply_texts_are_one_line_with_an_enhanced_status_code() {
+    let texts =
+        read("kernel.reply_texts = { operator = \"5.7.1 See https://example.org/\" }").config.kernel.reply_texts;
+    assert_eq!(texts["operator"], "5.7.1 See https://example.org/");
+    for bad in ["no code", "4.7.1 later", "5.7 short", "5.7.1 \\n", &format!("5.7.1 {}", "x".repeat(80))] {
+        let found = problems(&format!("kernel.reply_texts = {{ operator = \"{bad}\" }}"));
+        assert!(found.len() == 1 && found[0].contains("printable ASCII"), "{bad}: {found:?}");
     }
 }

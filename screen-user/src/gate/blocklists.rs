@@ -107,6 +107,7 @@ impl Gate {
         let now = unix_now();
         let about = About { until: import.seconds.map(|seconds| now.saturating_add(seconds)), imported: now };
         let list = List { id, networks: networks.len(), addresses: Arc::new(addresses), about };
+        self.feed_reply_text(id, name);
         if let Some(kernel) = &self.kernel {
             let expires = Expiry::after_or_never(import.seconds.map(std::time::Duration::from_secs));
             kernel
@@ -177,6 +178,7 @@ impl Gate {
         let now = unix_now();
         let lists = self.imported.read().unwrap_or_else(PoisonError::into_inner);
         for (name, list) in lists.0.iter().filter(|(_, list)| list.holds_at(now)) {
+            self.feed_reply_text(list.id, name);
             let expires = Expiry::after_or_never(list.about.until.map(from_now));
             let fed = kernel.replace_denied(list.id, list.addresses.networks().map(|net| (net, expires)));
             self.fed_or_said(&format!("the imported list {name}"), fed);

@@ -53,9 +53,20 @@ impl Gate {
         }
     }
 
+    /// Gives lists the texts that the configuration has for them.
+    pub(super) fn feed_reply_text(&self, list: ListId, name: &str) {
+        let config = self.config.load();
+        if let (Some(kernel), Some(text)) = (&self.kernel, config.kernel.reply_texts.get(name)) {
+            self.fed_or_said(&format!("the reply text of {name}"), kernel.set_reply(list, text));
+        }
+    }
+
     /// Tells the kernel everything: after a start, and after a reload.
     pub(super) fn feed_everything(&self) {
         self.feed_settings();
+        for list in [ListId::ACCESS, ListId::OPERATOR, ListId::FAILURE] {
+            self.feed_reply_text(list, &self.list_name(list));
+        }
         self.feed_access_list();
         let entries: Vec<Entry> = self.lists.read().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
         for entry in entries {

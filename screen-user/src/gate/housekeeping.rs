@@ -16,6 +16,8 @@ use crate::{
 const TICK: Duration = Duration::from_secs(1);
 /// Ticks between two sweeps of the kernel's tables.
 const KERNEL_SWEEP_TICKS: u32 = 15;
+/// Ticks between two changes of the key of the kernel's cookies.
+const KEY_TICKS: u32 = 60;
 /// Ticks between two sweeps of the remembered records.
 const RECORD_SWEEP_TICKS: u32 = 600;
 
@@ -34,6 +36,11 @@ impl Gate {
                     && let Err(error) = kernel.sweep()
                 {
                     self.log.warn(format!("the kernel's tables were not swept: {}", chain(&error)));
+                }
+                if count.is_multiple_of(KEY_TICKS)
+                    && let Err(error) = kernel.rotate_keys()
+                {
+                    self.log.warn(format!("the key of the kernel's cookies was not changed: {}", chain(&error)));
                 }
             }
             count = count.wrapping_add(1);

@@ -22,12 +22,12 @@ use super::{
     object,
     pins::Pins,
     plan::Plan,
-    status::{Attached, Interface},
+    status::Attached,
 };
-use crate::config::{KernelReply, Layout};
+use crate::config::Layout;
 
 /// The maps that [`super::Kernel`] works with.
-const TABLES: [&str; 13] = [
+const TABLES: [&str; 15] = [
     map::CONFIG,
     map::DENY_CLASS,
     map::CLASSES,
@@ -41,6 +41,8 @@ const TABLES: [&str; 13] = [
     map::TOTALS,
     map::EVENTS,
     map::RELAY_CLIENTS,
+    map::REPLIES,
+    map::COOKIE_KEYS,
 ];
 
 /// The programs at work in one network namespace.
@@ -97,7 +99,7 @@ impl Installation {
         object::attach_to_cgroup(&mut ebpf, &pins, &cgroup)?;
         let mut attached =
             vec![program::COUNT, program::PEERNAME4, program::PEERNAME6, program::SOCKNAME4, program::SOCKNAME6];
-        let mut interfaces = Interfaces::new(plan);
+        let mut interfaces = Interfaces::new(plan, Maps::of(&ebpf, &[map::MUTE])?.take(map::MUTE)?);
         interfaces.start(&mut ebpf, &pins)?;
         if plan.layout == Layout::InPlace {
             object::attach_steer(&mut ebpf, &pins, &namespace)?;
@@ -108,7 +110,7 @@ impl Installation {
             programs: Mutex::new(ebpf),
             listeners: Mutex::new(listeners),
             messages: Mutex::new(messages),
-            notes: notes(plan).into_iter().chain(mounted).collect(),
+            notes: mounted.into_iter().collect(),
             interfaces: Mutex::new(interfaces),
             attached,
         })
@@ -169,10 +171,9 @@ impl Installation {
     /// What is attached, and where.
     #[must_use]
     pub fn attached(&self) -> Attached {
-        let interfaces = lock(&self.interfaces).list();
-        let mut notes = self.notes.clone();
-        notes.extend(notes_on(&interfaces));
-        Attached { interfaces, programs: self.attached.clone(), notes }
+        let interfaces = lock(&self.interfaces);
+        let notes = self.notes.iter().cloned().chain(interfaces.notes()).collect();
+        Attached { interfaces: interfaces.list(), programs: self.attached.clone(), notes }
     }
 
     /// The programs' debug messages, for the one who passes them on; `None` if they were not asked for.
@@ -187,7 +188,17 @@ impl Installation {
     ///
     /// The kernel takes frames of 14 bytes and more.
     pub fn try_frame(&self, frame: &[u8]) -> Result<bool, KernelError> {
-        Ok(self.run_on::<Xdp>(program::GATE, frame)? == XDP_PASS)
+        Ok(self.run_on::<Xdp>(program::GATE, frame)?.0 == XDP_PASS)
+    }
+
+    /// As [`Installation::try_frame`]; returns what the gate sends back, if it answers by itself.
+    ///
+    /// # Errors
+    ///
+    /// The kernel takes frames of 14 bytes and more.
+    pub fn reply_to(&self, frame: &[u8]) -> Result<Option<Vec<u8>>, KernelError> {
+        let (action, reply) = self.run_on::<Xdp>(program::GATE, frame)?;
+        Ok((action == XDP_TX).then_some(reply))
     }
 
     /// As [`Installation::try_frame`], through the gate's entry for TC.
@@ -196,10 +207,11 @@ impl Installation {
     ///
     /// The kernel takes frames of 14 bytes and more.
     pub fn try_frame_in_tc(&self, frame: &[u8]) -> Result<bool, KernelError> {
-        Ok(self.run_on::<SchedClassifier>(program::GATE_TC, frame)? != TC_ACT_SHOT)
+        Ok(self.run_on::<SchedClassifier>(program::GATE_TC, frame)?.0 != TC_ACT_SHOT)
     }
 
-    fn run_on<P>(&self, name: &'static str, frame: &[u8]) -> Result<u32, KernelError>
+    /// What a program says to a frame, and what it leaves of it.
+    fn run_on<P>(&self, name: &'static str, frame: &[u8]) -> Result<(u32, Vec<u8>), KernelError>
     where
         P: for<'a> TestRun<Opts<'a> = TestRunOptions<'a>, Result = TestRunResult>,
         for<'a> &'a P: TryFrom<&'a Program, Error = ProgramError>,
@@ -208,37 +220,20 @@ impl Installation {
         let program =
             programs.program(name).ok_or_else(|| KernelError::Plan(format!("the object has no program {name}")))?;
         let program = <&P>::try_from(program).map_err(KernelError::program(name))?;
-        let mut out = vec![0; frame.len()];
+        let mut out = vec![0; frame.len() + LONGEST_REPLY];
         let options =
             TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), repeat: 1, ..TestRunOptions::default() };
         let result = program.test_run(options).map_err(KernelError::program(name))?;
-        Ok(result.return_value)
+        out.truncate(result.data_size_out as usize);
+        Ok((result.return_value, out))
     }
 }
 
+/// Longer than any frame that a program makes.
+const LONGEST_REPLY: usize = 256;
 /// `XDP_PASS` of the kernel's `bpf.h`.
 const XDP_PASS: u32 = 2;
+/// `XDP_TX`, likewise.
+const XDP_TX: u32 = 3;
 /// `TC_ACT_SHOT` of the kernel's `pkt_cls.h`.
 const TC_ACT_SHOT: u32 = 2;
-
-/// What differs from what was asked for.
-fn notes(plan: &Plan) -> Vec<String> {
-    let mut notes = Vec::new();
-    for (key, reply) in [("kernel.deny_reply", plan.deny_reply), ("kernel.limit_reply", plan.limit_reply)] {
-        if reply == KernelReply::Reject {
-            notes.push(format!("{key} is \"reject\"; the kernel drops without a reply"));
-        }
-    }
-    notes
-}
-
-/// What the gate does not do on which interface.
-fn notes_on(interfaces: &[Interface]) -> Vec<String> {
-    if interfaces.is_empty() {
-        return vec![
-            "no interface has a global address; the gate is attached nowhere, the screener decides".to_owned(),
-        ];
-    }
-    let idle = interfaces.iter().filter(|interface| interface.mode.is_none());
-    idle.map(|interface| format!("{}: the gate is not attached; the screener decides there", interface.name)).collect()
-}

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aya::maps::{Array, HashMap, LpmTrie, MapData, MapError, lpm_trie::Key};
 use screen_common::{
-    abi::{ALLOW_ENTRIES, Deny, NEVER, PASS_ENTRIES, Until, map},
+    abi::{ALLOW_ENTRIES, Deny, PASS_ENTRIES, TEXT_DENIED, Until, map},
     address::IpKey,
 };
 
@@ -19,6 +19,8 @@ use super::{
 /// The deny table and its four maps.
 pub(super) struct DenyList {
     pub(super) table: DenyTable,
+    /// Lists with a text of their own, by its number.
+    pub(super) texts: BTreeMap<ListId, u32>,
     pub(super) rows: Array<MapData, [u8; 256]>,
     pub(super) classes: Array<MapData, Deny>,
     pub(super) hosts: HashMap<MapData, IpKey, Deny>,
@@ -45,13 +47,15 @@ impl DenyList {
     /// Writes what is new before the class bytes that lead to it, and removes what is old after them.
     fn write(&mut self, changes: &Changes) -> Result<(), KernelError> {
         for (class, list) in &changes.classes {
-            let entry = Deny { expires_ns: NEVER, list: list.0, reserved: 0 };
+            let entry = deny(&self.texts, Entry { list: *list, expires: Expiry::NEVER });
             self.classes.set(u32::from(*class), entry, 0).map_err(KernelError::map(map::CLASSES))?;
         }
-        let new = changes.hosts.iter().filter_map(|(key, entry)| entry.map(|entry| (*key, deny(entry))));
+        let texts = &self.texts;
+        let new = changes.hosts.iter().filter_map(|(key, entry)| entry.map(|entry| (*key, deny(texts, entry))));
         batch::insert(&mut self.hosts, new, |hosts, key, entry| hosts.insert(key, entry, 0))
             .map_err(KernelError::map(map::DENY_HOST))?;
-        let new = changes.nets.iter().filter_map(|(prefix, entry)| entry.map(|entry| (lpm_key(*prefix), deny(entry))));
+        let new =
+            changes.nets.iter().filter_map(|(prefix, entry)| entry.map(|entry| (lpm_key(*prefix), deny(texts, entry))));
         batch::insert(&mut self.nets, new, |nets, key, entry| nets.insert(key, entry, 0))
             .map_err(KernelError::map(map::DENY_NET))?;
         let rows = changes.rows.iter().map(|row| (u32::from(*row), self.table.row(*row)));
@@ -209,10 +213,11 @@ impl PassList {
 }
 
 /// An entry that denies nobody.
-const WALL: Deny = Deny { expires_ns: 0, list: 0, reserved: 0 };
+const WALL: Deny = Deny { expires_ns: 0, list: 0, text: TEXT_DENIED };
 
-fn deny(entry: Entry) -> Deny {
-    Deny { expires_ns: entry.expires.nanos(), list: entry.list.0, reserved: 0 }
+fn deny(texts: &BTreeMap<ListId, u32>, entry: Entry) -> Deny {
+    let text = texts.get(&entry.list).copied().unwrap_or(TEXT_DENIED);
+    Deny { expires_ns: entry.expires.nanos(), list: entry.list.0, text }
 }
 
 pub(super) fn lpm_key(prefix: Prefix) -> Key<IpKey> {

@@ -24,6 +24,7 @@ mod prefix;
 mod prefixes;
 mod proxies;
 mod relay;
+mod replies;
 mod status;
 mod syscall;
 
@@ -72,6 +73,7 @@ use self::{
     prefixes::Entry,
     proxies::Proxies,
     relay::Relays,
+    replies::Replies,
 };
 /// A deny entry of one list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +105,7 @@ pub struct Kernel {
     pass: Mutex<PassList>,
     counts: Mutex<Counts>,
     relays: Relays,
+    replies: Mutex<Replies>,
     ring: Mutex<Option<RingBuf<MapData>>>,
     settings: Mutex<Settings>,
     steers: AtomicBool,
@@ -138,6 +141,7 @@ impl Kernel {
         let mut config: Array<MapData, Settings> = maps.take(map::CONFIG)?;
         let mut deny = DenyList {
             table: DenyTable::default(),
+            texts: BTreeMap::new(),
             rows: maps.take(map::DENY_CLASS)?,
             classes: maps.take(map::CLASSES)?,
             hosts: maps.take(map::DENY_HOST)?,
@@ -155,6 +159,7 @@ impl Kernel {
         };
         counts.open_totals()?;
         let relays = Relays::new(maps.take(map::RELAY_CLIENTS)?);
+        let replies = Replies::new(&mut maps)?;
         let ring = maps.take(map::EVENTS)?;
         config.set(0, without_steering(settings), 0).map_err(KernelError::map(map::CONFIG))?;
         Ok(Self {
@@ -165,6 +170,7 @@ impl Kernel {
             pass: Mutex::new(pass),
             counts: Mutex::new(counts),
             relays,
+            replies: Mutex::new(replies),
             ring: Mutex::new(Some(ring)),
             settings: Mutex::new(settings),
             steers: AtomicBool::new(false),
@@ -233,6 +239,27 @@ impl Kernel {
     ) -> Result<(), KernelError> {
         let wanted = by_prefix(nets);
         lock(&self.deny).change(|table, changes| table.replace(list, &wanted, changes))
+    }
+
+    /// Clients denied by `list` are told `text` behind the code 521: one line of printable ASCII, 82 characters at most, that begins with
+    /// an enhanced status code (RFC 3463). Counts for entries that are made after it; at most 14 lists have a text.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Full`]; no such text can be sent; or the map could not be written.
+    pub fn set_reply(&self, list: ListId, text: &str) -> Result<(), KernelError> {
+        let number = lock(&self.replies).set(list, text)?;
+        lock(&self.deny).texts.insert(list, number);
+        Ok(())
+    }
+
+    /// Makes a new key for cookies. To be called about every minute; a key that stays is no failure, only easier to guess.
+    ///
+    /// # Errors
+    ///
+    /// The map could not be written, or the kernel has no random numbers.
+    pub fn rotate_keys(&self) -> Result<(), KernelError> {
+        lock(&self.replies).rotate()
     }
 
     /// What `list` denies.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use screen_common::{
     ABI,
-    abi::{MAX_PORTS, STEER_ALL, STEER_NOBODY, STEER_STRANGERS, Settings},
+    abi::{MAX_PORTS, REPLY_DENIED, REPLY_LIMITED, STEER_ALL, STEER_NOBODY, STEER_STRANGERS, Settings},
     address::MAPPED_BITS,
 };
 
@@ -107,6 +107,11 @@ impl Plan {
             },
             pass_when_down: u32::from(self.on_screener_down == ScreenerDown::Pass),
             proxies: u32::from(!self.proxies.is_empty()),
+            replies: [(self.deny_reply, REPLY_DENIED), (self.limit_reply, REPLY_LIMITED)]
+                .into_iter()
+                .filter_map(|(reply, bit)| (reply == KernelReply::Reject).then_some(bit))
+                .sum(),
+            reserved: 0,
             port_count: self.ports.len() as u32,
             ports,
         })

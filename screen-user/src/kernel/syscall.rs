@@ -121,6 +121,14 @@ fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Fills `bytes` with random ones, as good as keys want them.
+pub(super) fn random(bytes: &mut [u8]) -> io::Result<()> {
+    // SAFETY: getrandom(2) writes at most as many bytes as there are.
+    let read = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    // Up to 256 bytes come whole or not at all.
+    if usize::try_from(read).is_ok_and(|read| read == bytes.len()) { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_long> {
     // SAFETY: the command reads and writes the attributes, which are as long as stated, and reads what they point to, which the
     // caller keeps: a path, room for as much as is asked for, or as many keys and values as they count.

@@ -14,6 +14,9 @@ pub(crate) struct Frame {
     pub(crate) server: SocketAddr,
     pub(crate) flags: u8,
     pub(crate) sequence: u32,
+    pub(crate) acknowledgement: u32,
+    /// Data behind the header.
+    pub(crate) data: Vec<u8>,
     /// EtherTypes of the VLAN tags.
     pub(crate) tags: Vec<u16>,
     /// Bytes of IPv4 options.
@@ -35,6 +38,8 @@ impl Frame {
             server: (server, 25).into(),
             flags: SYN,
             sequence: 1,
+            acknowledgement: 0,
+            data: Vec::new(),
             tags: Vec::new(),
             options: 0,
             fragment: 0,
@@ -48,7 +53,9 @@ impl Frame {
         segment.extend(self.client.port().to_be_bytes());
         segment.extend(self.server.port().to_be_bytes());
         segment.extend(self.sequence.to_be_bytes());
-        segment.extend([0, 0, 0, 0, 0x60, self.flags, 0xff, 0xff, 0, 0, 0, 0, 2, 4, 5, 0xb4]);
+        segment.extend(self.acknowledgement.to_be_bytes());
+        segment.extend([0x60, self.flags, 0xff, 0xff, 0, 0, 0, 0, 2, 4, 5, 0xb4]);
+        segment.extend(&self.data);
         let (ethertype, packet) = match (self.client.ip(), self.server.ip()) {
             (IpAddr::V4(client), IpAddr::V4(server)) => {
                 let mut packet = vec![0x40 | ((20 + self.options) / 4) as u8, 0];

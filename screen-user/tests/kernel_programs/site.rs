@@ -83,6 +83,15 @@ impl Site {
         })
     }
 
+    /// As [`Site::taken`], of the next connection that is this client's.
+    pub(crate) fn taken_from(&self, client: &str) -> (Taker, TcpStream) {
+        let client: IpAddr = client.parse().unwrap();
+        wait_for("a connection of the client", || {
+            let (taker, stream) = self.taken();
+            (stream.peer_addr().unwrap().ip() == client).then_some((taker, stream))
+        })
+    }
+
     pub(crate) fn active(&self, client: &str) -> u64 {
         self.kernel.counters(client.parse().unwrap()).unwrap().map_or(0, |client| client.active)
     }

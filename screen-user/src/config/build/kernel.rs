@@ -1,12 +1,17 @@
 //! `kernel.*` and `forward.steer`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use screen_common::{cookie::TEXTS, reply::Text};
 
 use crate::config::{
     Kernel, KernelReply, Layout, ScreenerDown, Steer, XdpMode,
-    document::Value,
+    document::{Located, Value},
     values::{Fault, Values, mismatch},
 };
+
+/// Lists with a text of their own: two texts are the gate's.
+const MOST_TEXTS: usize = TEXTS - 2;
 
 /// The longest name of an interface (IFNAMSIZ less its end).
 const INTERFACE_NAME: usize = 15;
@@ -36,8 +41,9 @@ pub(super) fn kernel(values: &mut Values, layout: Layout) -> Kernel {
             _ => Err(mismatch("a list of interfaces", value)),
         }),
         xdp,
-        deny_reply: reply(values, "kernel.deny_reply", "denied clients", enabled),
-        limit_reply: reply(values, "kernel.limit_reply", "clients over their limit", enabled),
+        deny_reply: reply(values, "kernel.deny_reply"),
+        limit_reply: reply(values, "kernel.limit_reply"),
+        reply_texts: reply_texts(values),
         remember_failures: values.duration("kernel.remember_failures", Duration::ZERO),
         on_screener_down: values.word(
             "kernel.on_screener_down",
@@ -56,14 +62,41 @@ fn is_interface(name: &str) -> bool {
         && !name.contains(|letter: char| letter == '/' || letter == ':' || letter.is_whitespace())
 }
 
-fn reply(values: &mut Values, key: &str, who: &str, enabled: bool) -> KernelReply {
-    let reply = values.word(key, &[("reject", KernelReply::Reject), ("drop", KernelReply::Drop)], KernelReply::Reject);
-    if enabled && reply == KernelReply::Reject {
-        values.notices.push(format!(
-            "{key} = \"reject\": this version has no reply from the kernel; {who} get silence, as with \"drop\""
-        ));
+fn reply(values: &mut Values, key: &str) -> KernelReply {
+    values.word(key, &[("reject", KernelReply::Reject), ("drop", KernelReply::Drop)], KernelReply::Reject)
+}
+
+/// Texts by list: what follows the code 521.
+fn reply_texts(values: &mut Values) -> BTreeMap<String, String> {
+    let key = "kernel.reply_texts";
+    let mut texts = BTreeMap::new();
+    for (list, Located { value, place }) in values.table(key) {
+        match value {
+            Value::Text(text) if Text::new(&format!("521 {text}")).is_some() && is_enhanced(&text) => {
+                texts.insert(list, text);
+            }
+            Value::Text(_) => {
+                let fault =
+                    Fault::new("it must be one line of printable ASCII, 82 characters at most, that begins with 5.x.x");
+                values.fault_at(place, key, fault.hint("for example \"5.7.1 See https://example.org/listed\""));
+            }
+            other => values.fault_at(place, key, mismatch("a table of texts", &other)),
+        }
     }
-    reply
+    if texts.len() > MOST_TEXTS {
+        values.fault(key, Fault::new(format!("at most {MOST_TEXTS} lists may have a text of their own")));
+    }
+    texts
+}
+
+/// Whether a text begins with an enhanced status code of a permanent failure (RFC 3463 section 2).
+fn is_enhanced(text: &str) -> bool {
+    let code = text.split(' ').next().unwrap_or_default();
+    let mut numbers = code.split('.');
+    let number = |part: Option<&str>| {
+        part.is_some_and(|part| (1..=3).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    numbers.next() == Some("5") && number(numbers.next()) && number(numbers.next()) && numbers.next().is_none()
 }
 
 fn pin_path(values: &mut Values) -> PathBuf {
