@@ -112,6 +112,14 @@ pub(super) fn detach(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Fills `bytes` with random ones, as good as keys want them.
+pub(super) fn random(bytes: &mut [u8]) -> io::Result<()> {
+    // SAFETY: getrandom(2) writes at most as many bytes as there are.
+    let read = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    // Up to 256 bytes come whole or not at all.
+    if usize::try_from(read).is_ok_and(|read| read == bytes.len()) { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
     let pathname = CString::new(path.as_os_str().as_bytes())?;
     let mut get = ObjectGet { pathname: pathname.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
@@ -119,14 +127,6 @@ fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
     let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
     // SAFETY: a descriptor that the kernel made just now for nobody else.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Fills `bytes` with random ones, as good as keys want them.
-pub(super) fn random(bytes: &mut [u8]) -> io::Result<()> {
-    // SAFETY: getrandom(2) writes at most as many bytes as there are.
-    let read = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    // Up to 256 bytes come whole or not at all.
-    if usize::try_from(read).is_ok_and(|read| read == bytes.len()) { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_long> {
