@@ -25,7 +25,7 @@ use super::{
     pins::Pins,
     plan::Plan,
     prefix::address_of,
-    status::{Attached, Interface},
+    status::Attached,
 };
 use crate::config::Layout;
 
@@ -105,7 +105,7 @@ impl Installation {
         object::attach_to_cgroup(&mut ebpf, &pins, &cgroup)?;
         let mut attached =
             vec![program::COUNT, program::PEERNAME4, program::PEERNAME6, program::SOCKNAME4, program::SOCKNAME6];
-        let mut interfaces = Interfaces::new(plan);
+        let mut interfaces = Interfaces::new(plan, Maps::of(&ebpf, &[map::MUTE])?.take(map::MUTE)?);
         interfaces.start(&mut ebpf, &pins)?;
         if plan.layout == Layout::InPlace || plan.steer_to.is_some() {
             object::attach_steer(&mut ebpf, &pins, &namespace)?;
@@ -212,10 +212,9 @@ impl Installation {
     /// What is attached, and where.
     #[must_use]
     pub fn attached(&self) -> Attached {
-        let interfaces = lock(&self.interfaces).list();
-        let mut notes = self.notes.clone();
-        notes.extend(notes_on(&interfaces));
-        Attached { interfaces, programs: self.attached.clone(), notes }
+        let interfaces = lock(&self.interfaces);
+        let notes = self.notes.iter().cloned().chain(interfaces.notes()).collect();
+        Attached { interfaces: interfaces.list(), programs: self.attached.clone(), notes }
     }
 
     /// The programs' debug messages, for the one who passes them on; `None` if they were not asked for.
@@ -288,15 +287,4 @@ fn no_walk(error: &KernelError) -> String {
          are refused while the mail server is down",
         first.lines().next().unwrap_or_default()
     )
-}
-
-/// What the gate does not do on which interface.
-fn notes_on(interfaces: &[Interface]) -> Vec<String> {
-    if interfaces.is_empty() {
-        return vec![
-            "no interface has a global address; the gate is attached nowhere, the screener decides".to_owned(),
-        ];
-    }
-    let idle = interfaces.iter().filter(|interface| interface.mode.is_none());
-    idle.map(|interface| format!("{}: the gate is not attached; the screener decides there", interface.name)).collect()
 }

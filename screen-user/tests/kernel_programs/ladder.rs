@@ -188,6 +188,18 @@ fn a_veth_that_is_to_reply_is_attached_where_it_can() {
         assert_eq!((attached.mode, attached.replies), (Some(mode), replies), "{attached}");
         pair.within(HOST, || drop(kernel));
     }
+    // Where the other end runs native XDP too, what the gate sends arrives.
+    let kernel = pair.within(HOST, || Started::new(&start(XdpMode::Native)).unwrap());
+    let said = || kernel.installation.attached().notes.iter().any(|note| note.contains("silence"));
+    assert!(said());
+    let neighbour = pair.within(NEIGHBOUR, || Started::new(&Plan { xdp: XdpMode::Native, ..plan() }).unwrap());
+    pair.within(HOST, || kernel.installation.refresh_interfaces()).unwrap();
+    assert!(interface(&kernel).replies && !said());
+    pair.within(HOST, || drop(kernel));
+    let kernel = pair.within(HOST, || Started::new(&start(XdpMode::Auto)).unwrap());
+    assert_eq!((interface(&kernel).mode, interface(&kernel).replies), (Some(Mode::Native), true));
+    pair.within(HOST, || drop(kernel));
+    pair.within(NEIGHBOUR, || drop(neighbour));
 }
 
 #[test]

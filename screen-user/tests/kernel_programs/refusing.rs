@@ -12,7 +12,7 @@ use screen_user::{
 
 use super::{
     frames::{ACK, Frame, RST, SYN},
-    place::{NEIGHBOUR, Started, alone, plan, privileged},
+    place::{HOST, NEIGHBOUR, Started, alone, plan, privileged},
     site::{PATIENCE, Site},
 };
 
@@ -227,6 +227,8 @@ fn clients_of_a_real_stack_are_told_and_let_go_in_order() {
         let neighbour = site.pair.within(NEIGHBOUR, || {
             Started::new(&Plan { xdp, layout: Layout::Front, ports: vec![26], ..plan() }).unwrap()
         });
+        // Nothing tells a namespace of what happens in another.
+        site.pair.within(HOST, || site.kernel.installation.refresh_interfaces()).unwrap();
         for client in ["192.0.2.4", "2001:db8::4"] {
             deny(&site.kernel, &host(client), ListId::OPERATOR);
             for first in ["", "EHLO early\r\n"] {

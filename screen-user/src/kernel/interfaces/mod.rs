@@ -14,8 +14,12 @@ use std::{
     time::Duration,
 };
 
-use aya::{Ebpf, programs::Xdp};
-use screen_common::abi::program;
+use aya::{
+    Ebpf,
+    maps::{HashMap, MapData, MapError},
+    programs::Xdp,
+};
+use screen_common::abi::{map, program};
 use tokio::io::unix::AsyncFd;
 
 use self::{
@@ -47,6 +51,8 @@ pub(super) struct Interfaces {
     replies: bool,
     /// By index.
     present: BTreeMap<u32, Gated>,
+    /// The indices of those that the gate can't transmit on, for the programs to know.
+    mute: HashMap<MapData, u32, u32>,
     /// Set when the port has been given back: from then on nothing is attached any more.
     released: bool,
 }
@@ -62,12 +68,13 @@ struct Gated {
 }
 
 impl Interfaces {
-    pub(super) fn new(plan: &Plan) -> Self {
+    pub(super) fn new(plan: &Plan, mute: HashMap<MapData, u32, u32>) -> Self {
         Self {
             named: plan.interfaces.clone(),
             wanted: plan.xdp,
             replies: [plan.deny_reply, plan.limit_reply].contains(&KernelReply::Reject),
             present: BTreeMap::new(),
+            mute,
             released: false,
         }
     }
@@ -121,6 +128,7 @@ impl Interfaces {
         for index in self.present.keys().copied().filter(gone).collect::<Vec<_>>() {
             if let Some(gated) = self.present.remove(&index) {
                 take_off(pins, &gated);
+                self.tell_mute(index, false)?;
                 changes.push(format!(
                     "{}: the gate is off, as the interface is gone or has no address left",
                     gated.interface.name
@@ -131,7 +139,14 @@ impl Interfaces {
             if let Some(gated) = self.present.get_mut(&index) {
                 if gated.holds(pins) && (gated.link.same_conditions(&link) || gated.interface.steps.is_empty()) {
                     gated.interface.name.clone_from(&link.name);
-                    gated.link = link;
+                    if let Some(mode) = gated.interface.mode {
+                        let is_mute = is_mute(mode, &link);
+                        gated.interface.replies = mode.is_xdp() && !is_mute;
+                        self.tell_mute(index, is_mute)?;
+                    }
+                    if let Some(gated) = self.present.get_mut(&index) {
+                        gated.link = link;
+                    }
                     continue;
                 }
                 // Its link is dead, or what stood in the way of something better may be gone.
@@ -168,6 +183,24 @@ impl Interfaces {
         self.present.values().map(|gated| gated.interface.clone()).chain(missing).collect()
     }
 
+    /// What the gate does not do on which interface.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let interfaces = self.list();
+        if interfaces.is_empty() {
+            return vec![
+                "no interface has a global address; the gate is attached nowhere, the screener decides".to_owned(),
+            ];
+        }
+        let note = |interface: &Interface| match interface.mode {
+            None => Some(format!("{}: the gate is not attached; the screener decides there", interface.name)),
+            Some(mode) if self.replies && !interface.replies => {
+                Some(format!("{}: refused clients get silence, as the gate can't reply there ({mode})", interface.name))
+            }
+            Some(_) => None,
+        };
+        interfaces.iter().filter_map(note).collect()
+    }
+
     /// The named interfaces that are not there.
     fn missing(&self) -> impl Iterator<Item = &String> {
         let there = |name: &&String| self.present.values().any(|gated| gated.interface.name == **name);
@@ -191,16 +224,18 @@ impl Interfaces {
     }
 
     /// Goes down the ladder until a rung holds.
-    fn attach(&self, ebpf: &mut Ebpf, pins: &Pins, link: Link) -> Result<Gated, KernelError> {
+    fn attach(&mut self, ebpf: &mut Ebpf, pins: &Pins, link: Link) -> Result<Gated, KernelError> {
         let mut steps = Vec::new();
         for &mode in rungs(self.wanted) {
             if let Some(step) = self.skip(&link, mode) {
                 steps.push(step);
                 continue;
             }
+            let is_mute = is_mute(mode, &link);
+            let replies = mode.is_xdp() && !is_mute;
+            self.tell_mute(link.index, is_mute)?;
             match rung::attach(ebpf, pins, &link, mode) {
                 Ok(pin) => {
-                    let replies = mode.is_xdp() && !(mode == Mode::Native && reason::is_veth(&link.name));
                     let interface = Interface { name: link.name.clone(), mode: Some(mode), replies, steps };
                     return Ok(Gated { link, interface, pin: Some(pin) });
                 }
@@ -215,6 +250,18 @@ impl Interfaces {
         Ok(Gated { link, interface, pin: None })
     }
 
+    /// Tells the programs whether they may reply over the interface with this index.
+    fn tell_mute(&mut self, index: u32, is_mute: bool) -> Result<(), KernelError> {
+        let told = if is_mute { self.mute.insert(index, 1, 0) } else { self.mute.remove(&index) };
+        match told {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(MapError::SyscallError(error)) if !is_mute && error.io_error.kind() == io::ErrorKind::NotFound => {
+                Ok(())
+            }
+            Err(error) => Err(KernelError::map(map::MUTE)(error)),
+        }
+    }
+
     /// Why a rung need not be tried.
     fn skip(&self, link: &Link, mode: Mode) -> Option<Step> {
         if !link.ethernet {
@@ -223,8 +270,8 @@ impl Interfaces {
         if mode.is_xdp() && !link.programs.is_empty() {
             return Some(reason::occupied(link, mode, &link.programs));
         }
-        let mute = mode == Mode::Native && self.wanted == XdpMode::Auto && self.replies && reason::is_veth(&link.name);
-        mute.then(|| reason::mute(mode))
+        let avoided = self.wanted == XdpMode::Auto && self.replies && is_mute(mode, link);
+        avoided.then(|| reason::mute(mode))
     }
 }
 
@@ -258,6 +305,11 @@ fn rungs(wanted: XdpMode) -> &'static [Mode] {
         XdpMode::Tc => &[Mode::Tcx, Mode::Clsact],
         XdpMode::Clsact => &[Mode::Clsact],
     }
+}
+
+/// Whether XDP can't transmit over `link` when it is attached so.
+fn is_mute(mode: Mode, link: &Link) -> bool {
+    mode == Mode::Native && reason::is_mute(link)
 }
 
 fn take_off(pins: &Pins, gated: &Gated) {

@@ -21,6 +21,10 @@ pub(super) struct Link {
     pub(super) ethernet: bool,
     /// Identifiers of the XDP programs that are attached to it.
     pub(super) programs: BTreeSet<u32>,
+    /// Whether XDP is attached in its driver.
+    pub(super) native: bool,
+    /// What it is a part or one end of: an index, and the number of the namespace that this one counts in, if another.
+    pub(super) other: Option<(u32, Option<u32>)>,
 }
 
 /// How XDP is attached, as the kernel's `if_link.h` numbers it.
@@ -64,8 +68,14 @@ const ARPHRD_ETHER: u16 = 1;
 const ARPHRD_LOOPBACK: u16 = 772;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
+const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_XDP: u16 = 43;
+const IFLA_TARGET_NETNSID: u16 = 46;
 const IFLA_XDP_FD: u16 = 1;
+const IFLA_XDP_ATTACHED: u16 = 2;
+/// In the driver, or there and elsewhere.
+const XDP_ATTACHED_NATIVELY: [u8; 2] = [1, 4];
 const IFLA_XDP_FLAGS: u16 = 3;
 /// Of the program, or of those in the driver, behind it, and on the card.
 const IFLA_XDP_IDS: std::ops::RangeInclusive<u16> = 4..=7;
@@ -84,6 +94,22 @@ const NLA_TYPE: u16 = 0x3fff;
 /// Every link of the namespace.
 pub(super) fn links() -> io::Result<Vec<Link>> {
     dump(RTM_GETLINK, RTM_NEWLINK, &[0; LINK_BODY], link)
+}
+
+/// The other end of a pair of links, wherever it is; none where it can't be seen.
+pub(super) fn other_end(of: &Link) -> Option<Link> {
+    let (index, namespace) = of.other?;
+    let mut body = vec![0; LINK_BODY];
+    body.splice(4..8, index.to_ne_bytes());
+    if let Some(namespace) = namespace {
+        push_attribute(&mut body, IFLA_TARGET_NETNSID, &namespace.to_ne_bytes());
+    }
+    let socket = open(0, SockFlag::empty()).ok()?;
+    send(socket.as_raw_fd(), &message(RTM_GETLINK, NLM_F_REQUEST, &body), MsgFlags::empty()).ok()?;
+    let mut buffer = vec![0; BUFFER];
+    let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()).ok()?;
+    let (_, _, body) = messages(buffer.get(..length)?).find(|(kind, ..)| *kind == RTM_NEWLINK)?;
+    link(body)
 }
 
 /// The indices of the links that have an address of global scope.
@@ -261,18 +287,27 @@ fn link(body: &[u8]) -> Option<Link> {
         mtu: 0,
         ethernet: kind == ARPHRD_ETHER || kind == ARPHRD_LOOPBACK,
         programs: BTreeSet::new(),
+        native: false,
+        other: None,
     };
+    let (mut other, mut namespace) = (None, None);
     for (kind, value) in attributes(body.get(LINK_BODY..)?) {
         match kind {
             IFLA_IFNAME => link.name = text(value),
             IFLA_MTU => link.mtu = number(value)?,
+            IFLA_LINK => other = number(value).filter(|index| *index != 0),
+            IFLA_LINK_NETNSID => namespace = number(value),
             IFLA_XDP => {
+                link.native = attributes(value).any(|(kind, value)| {
+                    kind == IFLA_XDP_ATTACHED && value.first().is_some_and(|how| XDP_ATTACHED_NATIVELY.contains(how))
+                });
                 let ids = attributes(value).filter(|(kind, _)| IFLA_XDP_IDS.contains(kind));
                 link.programs.extend(ids.filter_map(|(_, value)| number(value)).filter(|id| *id != 0));
             }
             _ => {}
         }
     }
+    link.other = other.map(|index| (index, namespace));
     Some(link)
 }
 
@@ -369,10 +404,19 @@ mod tests {
         body[4] = 9;
         push_attribute(&mut body, IFLA_IFNAME, b"mail0\0");
         push_attribute(&mut body, IFLA_MTU, &1_500u32.to_ne_bytes());
+        push_attribute(&mut inner, IFLA_XDP_ATTACHED, &[1]);
+        push_attribute(&mut body, IFLA_LINK, &3u32.to_ne_bytes());
         push_attribute(&mut body, IFLA_XDP | NLA_F_NESTED, &inner);
         let found = link(&body).unwrap();
-        let expected =
-            Link { index: 9, name: "mail0".into(), mtu: 1_500, ethernet: true, programs: BTreeSet::from([77]) };
+        let expected = Link {
+            index: 9,
+            name: "mail0".into(),
+            mtu: 1_500,
+            ethernet: true,
+            programs: BTreeSet::from([77]),
+            native: true,
+            other: Some((3, None)),
+        };
         assert_eq!(found, expected);
         // Cut anywhere, they end there.
         for length in 0..body.len() {

@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, io};
 
 use aya::programs::loaded_programs;
 
-use super::{ethtool, netlink::Link};
+use super::{
+    ethtool,
+    netlink::{self, Link},
+};
 use crate::kernel::status::{Mode, Step};
 
 /// Native XDP wants each packet in one page of 4 KiB, with room before and behind it: no driver takes a larger MTU than this for a
@@ -92,12 +95,18 @@ pub(super) fn mute(mode: Mode) -> Step {
         reason: "a natively attached veth sends no replies unless its other end runs native XDP too, and kernel.deny_reply or \
                  kernel.limit_reply is \"reject\""
             .to_owned(),
-        remedy: Some("kernel.xdp = \"native\", if silence is answer enough or the other end runs native XDP".to_owned()),
+        remedy: Some("native XDP on the other end, or kernel.xdp = \"native\" if silence is answer enough".to_owned()),
     }
 }
 
+/// Whether what XDP sends back over `link`, natively attached, gets nowhere: a veth delivers it only to an end that polls, as one with
+/// native XDP does.
+pub(super) fn is_mute(link: &Link) -> bool {
+    is_veth(&link.name) && !netlink::other_end(link).is_some_and(|other| other.native)
+}
+
 /// Whether `interface` is one end of a pair of virtual interfaces.
-pub(super) fn is_veth(interface: &str) -> bool {
+fn is_veth(interface: &str) -> bool {
     ethtool::driver(interface).is_some_and(|driver| driver == "veth")
 }
 
@@ -119,7 +128,15 @@ mod tests {
     use super::*;
 
     fn link(mtu: u32) -> Link {
-        Link { index: 1, name: "no-such-thing".into(), mtu, ethernet: true, programs: BTreeSet::new() }
+        Link {
+            index: 1,
+            name: "no-such-thing".into(),
+            mtu,
+            ethernet: true,
+            programs: BTreeSet::new(),
+            native: false,
+            other: None,
+        }
     }
 
     #[test]
