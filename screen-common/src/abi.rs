@@ -161,6 +161,9 @@ pub const REPLY_DENIED: u32 = 1;
 /// A bit of [`Settings::replies`]: clients at their limit are told so.
 pub const REPLY_LIMITED: u32 = 2;
 
+/// The screener has been stopped: everybody meets the mail server, known-good clients as before.
+pub const STEER_RELEASED: u32 = 3;
+
 /// The number of the text for clients at their limit.
 pub const TEXT_LIMITED: u32 = 0;
 /// The number of the text for denied clients whose list has none of its own; those that have follow.

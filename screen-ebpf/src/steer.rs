@@ -2,7 +2,7 @@
 
 use aya_ebpf::{helpers::bpf_ktime_get_coarse_ns, programs::SkLookupContext};
 use screen_common::{
-    abi::{LISTENER_IPV4, LISTENER_IPV6, RelayKey, STEER_ALL, STEER_NOBODY},
+    abi::{LISTENER_IPV4, LISTENER_IPV6, RelayKey, STEER_ALL, STEER_NOBODY, STEER_RELEASED},
     reason::Reason,
 };
 
@@ -45,7 +45,7 @@ pub(crate) fn choose(ctx: &SkLookupContext) -> Choice {
     let proxy = lists::is_proxy(settings, &ends.remote);
     // SAFETY: no arguments.
     let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
-    if settings.steering == STEER_ALL && !proxy {
+    if settings.steering >= STEER_ALL && !proxy {
         match lists::standing(settings, &ends.remote, now_ns) {
             // The server's own listener; where it does not listen, the screener answers for it.
             Standing::Allowed | Standing::Passed => {
@@ -58,6 +58,9 @@ pub(crate) fn choose(ctx: &SkLookupContext) -> Choice {
             }
             Standing::Stranger => {}
         }
+    }
+    if settings.steering == STEER_RELEASED {
+        return Choice::FallThrough;
     }
     // In front the screener owns the port, and strangers need no steering as long as it listens.
     let slot = if ends.remote.ipv4().is_some() { LISTENER_IPV4 } else { LISTENER_IPV6 };

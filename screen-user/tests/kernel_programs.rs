@@ -36,3 +36,5 @@ mod shown;
 mod site;
 #[path = "kernel_programs/steering.rs"]
 mod steering;
+#[path = "kernel_programs/succession.rs"]
+mod succession;

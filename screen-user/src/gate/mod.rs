@@ -15,7 +15,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -69,6 +69,8 @@ pub struct Gate {
     openings: Openings,
     started: Instant,
     started_unix: u64,
+    /// Whether stopping takes the kernel's programs off.
+    detaches: AtomicBool,
     phase: watch::Sender<Phase>,
 }
 

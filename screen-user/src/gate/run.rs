@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, RwLock,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -148,6 +148,7 @@ async fn start(
         openings: Openings::default(),
         started: Instant::now(),
         started_unix: unix_now(),
+        detaches: AtomicBool::new(false),
         phase: watch::Sender::new(Phase::Running),
     };
     let gate = Arc::new(gate);
@@ -159,9 +160,14 @@ async fn start(
         for listener in &listeners {
             register(installation, listener).map_err(|error| kernel_failure(&error))?;
         }
-        // The mail server listens already, or known-good clients would meet the screener.
-        installation.look_at_sockets().map_err(|error| kernel_failure(&error))?;
-        kernel.begin_steering().map_err(|error| kernel_failure(&error))?;
+        // The tables are complete: from here on the programs decide by them. The mail server listens already, or known-good clients would meet
+        // the screener.
+        kernel
+            .begin_steering()
+            .and_then(|()| installation.look_at_sockets())
+            .and_then(|()| installation.activate())
+            .and_then(|()| installation.look_at_sockets())
+            .map_err(|error| kernel_failure(&error))?;
     }
     Ok((gate, listeners, control))
 }
@@ -260,9 +266,7 @@ impl Gate {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         // First of all the port goes back: from here on every new client meets the mail server. Whoever is in a listener's queue by
         // then is still taken, as the queue would be reset with its listener.
-        if let Some(installation) = &self.installation {
-            installation.release_port();
-        }
+        self.release_port();
         self.phase.send_replace(Phase::Closing);
         self.log.info(format!("stopping: {} connections go on", self.counts.connections.load(Ordering::Relaxed)));
         tokio::select! {
@@ -276,8 +280,24 @@ impl Gate {
         Ok(())
     }
 
-    /// Begins to stop, as a signal would, and returns when the port is given back.
-    pub(super) async fn stop(&self) {
+    /// Gives the port to the mail server. The kernel goes on with what it knows, unless its programs are to be taken off.
+    fn release_port(&self) {
+        let (Some(kernel), Some(installation)) = (&self.kernel, &self.installation) else { return };
+        if self.detaches.load(Ordering::Acquire) {
+            return installation.release_port();
+        }
+        match kernel.release() {
+            Ok(()) => installation.leave(),
+            Err(error) => {
+                self.log.warn(format!("the kernel's programs are taken off: {}", chain(&error)));
+                installation.release_port();
+            }
+        }
+    }
+
+    /// Begins to stop, as a signal would, and returns when the port is given back. With `detach` the kernel's programs go too.
+    pub(super) async fn stop(&self, detach: bool) {
+        self.detaches.fetch_or(detach, Ordering::AcqRel);
         self.phase.send_if_modified(|phase| {
             let running = *phase == Phase::Running;
             *phase = (*phase).max(Phase::StopAsked);

@@ -38,9 +38,9 @@ impl Gate {
         match request {
             Request::Status => Ok(self.status()),
             Request::Explain { address } => Ok(self.explain(address.to_canonical())),
-            Request::Deny(entry) => self.deny(entry),
-            Request::Allow(entry) => self.allow(entry),
-            Request::Forget { net } => Ok(self.forgotten(net)),
+            Request::Deny(entry) => self.kept(move |gate| gate.deny(entry)).await,
+            Request::Allow(entry) => self.kept(move |gate| gate.allow(entry)).await,
+            Request::Forget { net } => self.kept(move |gate| Ok(gate.forgotten(net))).await,
             Request::List { which } => Ok(self.list(which)),
             Request::BlocklistImport(import) => {
                 // A million entries take a second or two of work.
@@ -60,12 +60,26 @@ impl Gate {
                     tokio::task::spawn_blocking(move || gate.reload_and_log()).await.map_err(Failure::bug)?;
                 reloaded.map(|said| json!(said))
             }
-            Request::Stop => {
-                self.stop().await;
+            Request::Stop { detach } => {
+                self.stop(detach).await;
                 let open = self.counts.connections.load(Ordering::Relaxed);
                 Ok(json!([format!("the port is given back; {open} connections have half a minute to end")]))
             }
         }
+    }
+
+    /// Carries out what an operator has decided and answers when it is on the disk: it must not be lost with the process.
+    async fn kept(
+        self: &Arc<Self>,
+        change: impl FnOnce(&Self) -> Result<Value, Failure> + Send + 'static,
+    ) -> Result<Value, Failure> {
+        let gate = Arc::clone(self);
+        let changed = move || {
+            let answer = change(&gate);
+            gate.store.flush();
+            answer
+        };
+        tokio::task::spawn_blocking(changed).await.map_err(Failure::bug)?
     }
 
     fn deny(&self, asked: request::Entry) -> Result<Value, Failure> {

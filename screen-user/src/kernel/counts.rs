@@ -14,6 +14,9 @@ use screen_common::{
 
 use super::{KernelError, clock::now_ns, prefix::address_of};
 
+/// Of the kernel's `bpf.h`: only where there is no such entry.
+const BPF_NOEXIST: u64 = 1;
+
 /// How long a client without a connection is shown.
 const IDLE: Duration = Duration::from_secs(2 * 3_600);
 /// How long it is shown when `clients` is more than half full.
@@ -33,7 +36,11 @@ impl Counts {
         for reason in Reason::ALL {
             let zeroes = PerCpuValues::try_from(vec![Total::default(); processors])
                 .map_err(|error| KernelError::system("count processors", error))?;
-            self.totals.insert(TotalKey { reason }, zeroes, 0).map_err(KernelError::map(map::TOTALS))?;
+            match self.totals.insert(TotalKey { reason }, zeroes, BPF_NOEXIST) {
+                // A former gate's, which goes on.
+                Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                other => other.map_err(KernelError::map(map::TOTALS))?,
+            }
         }
         Ok(())
     }

@@ -2,7 +2,8 @@
 
 use std::{
     error::Error as _,
-    fmt, io,
+    fmt,
+    fs::File,
     net::SocketAddr,
     os::fd::{AsRawFd as _, BorrowedFd},
     sync::Mutex,
@@ -16,10 +17,12 @@ use aya::{
 use screen_common::abi::{LISTENER_IPV4, LISTENER_IPV6, ServerKey, map, program};
 
 use super::{
-    Family, KernelError, cgroup, host,
+    Family, KernelError, cgroup,
+    former::{Former, KEPT, carry_over},
+    host,
     interfaces::{Interfaces, LinkChanges, is_gate},
     lock,
-    maps::Maps,
+    maps::{self, Maps},
     messages::Messages,
     object,
     pins::Pins,
@@ -48,12 +51,20 @@ const TABLES: [&str; 15] = [
     map::COOKIE_KEYS,
 ];
 
+/// What programs are attached to, besides interfaces.
+struct Place {
+    namespace: File,
+    cgroup: File,
+}
+
 /// The programs at work in one network namespace.
 ///
-/// Dropping it detaches every program and removes every pin: the mail server has its port back.
+/// Dropping it detaches every program and removes every pin, and the mail server has its port back; unless it is told to leave them.
 pub struct Installation {
     // Declared first, so that it is dropped first: programs are detached before their maps go.
     pins: Pins,
+    place: Place,
+    former: Former,
     programs: Mutex<Ebpf>,
     listeners: Mutex<SockMap<MapData>>,
     messages: Mutex<Option<Messages>>,
@@ -75,44 +86,41 @@ impl fmt::Debug for Installation {
 }
 
 impl Installation {
-    /// Loads and attaches the programs in the calling thread's network namespace, in place of whatever a dead gate left under the
-    /// same pin path. They let everything pass until [`super::Kernel::open`] has written what they decide by.
+    /// Loads the programs for the calling thread's network namespace. Nothing is attached yet, and what a gate that is gone left under the
+    /// same pin path works on: first [`super::Kernel::open`] the tables and fill them, then [`Installation::activate`].
     ///
     /// # Errors
     ///
-    /// [`KernelError::exit_code`] tells kinds apart; after an error nothing is attached and nothing is pinned.
+    /// [`KernelError::exit_code`] tells kinds apart; nothing has changed then.
     pub fn start(plan: &Plan) -> Result<Self, KernelError> {
         host::require_kernel()?;
         host::check_privileges()?;
+        let netns_cookie = host::netns_cookie()?;
         // A plan that can't be carried out is an error before anything is touched.
-        plan.settings(host::netns_cookie()?, true)?;
-        let namespace = host::network_namespace()?;
-        let cgroup = cgroup::root()?;
+        plan.settings(netns_cookie, true)?;
+        let place = Place { namespace: host::network_namespace()?, cgroup: cgroup::root()? };
         let mounted = host::require_bpf_fs(&plan.pin_path)?;
         let pins = Pins::take(&plan.pin_path)?;
-        let mut ebpf = object::load(plan.debug)?;
-        // Only now, with everything loaded and checked: until here the programs of a dead gate have gone on with its work.
-        pins.clear()?;
-        for name in map::PINNED {
-            let map = ebpf.map(name).ok_or_else(|| KernelError::Plan(format!("the object has no map {name}")))?;
-            map.pin(pins.map(name)).map_err(|error| {
-                KernelError::system(format!("pin {}", pins.map(name).display()), io::Error::other(error))
-            })?;
-        }
+        let fresh = object::make_maps(plan.debug, None)?;
+        let former = Former::find(&pins, netns_cookie, &fresh);
+        let mut ebpf = if former == Former::Fits { object::make_maps(plan.debug, Some(&pins))? } else { fresh };
+        // Until the new programs are in their places the old ones are not to be touched, whatever happens.
+        pins.leave(former != Former::Nothing);
+        object::load(&mut ebpf)?;
         let walk = object::load_walk(&mut ebpf);
+        carry_over(&pins, former, &mut ebpf)?;
         let listeners = Maps::of(&ebpf, &[map::LISTENERS])?.take(map::LISTENERS)?;
         let messages = if plan.debug { Some(Messages::of(&mut ebpf)?) } else { None };
-        object::attach_to_cgroup(&mut ebpf, &pins, &cgroup)?;
+        let interfaces = Interfaces::new(plan, Maps::of(&ebpf, &[map::MUTE])?.take(map::MUTE)?);
         let mut attached =
             vec![program::COUNT, program::PEERNAME4, program::PEERNAME6, program::SOCKNAME4, program::SOCKNAME6];
-        let mut interfaces = Interfaces::new(plan, Maps::of(&ebpf, &[map::MUTE])?.take(map::MUTE)?);
-        interfaces.start(&mut ebpf, &pins)?;
         if plan.layout == Layout::InPlace || plan.steer_to.is_some() {
-            object::attach_steer(&mut ebpf, &pins, &namespace)?;
             attached.push(program::STEER);
         }
         Ok(Self {
             pins,
+            place,
+            former,
             programs: Mutex::new(ebpf),
             listeners: Mutex::new(listeners),
             messages: Mutex::new(messages),
@@ -121,6 +129,44 @@ impl Installation {
             interfaces: Mutex::new(interfaces),
             attached,
         })
+    }
+
+    /// Puts the programs in their places: they begin to decide, by the tables as they are. Where a gate that is gone left its own, each is
+    /// replaced at once, so that no packet and no connection goes undecided or uncounted in between.
+    ///
+    /// # Errors
+    ///
+    /// A program can't be attached or a map can't be pinned. What a former gate left stays at work as far as it was not replaced.
+    pub fn activate(&self) -> Result<(), KernelError> {
+        let mut ebpf = lock(&self.programs);
+        let ebpf = &mut *ebpf;
+        if self.former == Former::Nothing {
+            self.pins.clear();
+        }
+        self.pins.prepare()?;
+        object::attach_to_cgroup(ebpf, &self.pins, &self.place.cgroup)?;
+        if self.attached.contains(&program::STEER) {
+            object::attach_steer(ebpf, &self.pins, &self.place.namespace)?;
+        } else {
+            self.pins.release(|link| link == program::STEER);
+        }
+        lock(&self.interfaces).start(ebpf, &self.pins)?;
+        for name in map::PINNED {
+            if self.former == Former::Fits && KEPT.contains(&name) {
+                continue;
+            }
+            let map = ebpf.map(name).and_then(maps::data);
+            let map = map.ok_or_else(|| KernelError::Plan(format!("the object has no map {name}")))?;
+            self.pins.put_map(map, name)?;
+        }
+        self.pins.leave(false);
+        Ok(())
+    }
+
+    /// From now on programs, maps and pins stay when this is dropped: the denied stay denied, the known good reach the mail server, and a
+    /// later gate with the same pin path takes over.
+    pub fn leave(&self) {
+        self.pins.leave(true);
     }
 
     /// The maps that [`super::Kernel::open`] takes.

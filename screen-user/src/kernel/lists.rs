@@ -12,6 +12,7 @@ use super::{
     KernelError, batch,
     clock::Expiry,
     deny::{Changes, DenyTable},
+    former,
     prefix::{ALL_IPV4, Prefix},
     prefixes::{Entry, ListId, PrefixSet, Written},
 };
@@ -168,7 +169,13 @@ pub(super) struct PassList {
 
 impl PassList {
     pub(super) fn new(map: HashMap<MapData, IpKey, Until>) -> Self {
-        Self { known: BTreeMap::new(), expiries: BTreeSet::new(), map }
+        // A former gate's, which were earned.
+        let known: BTreeMap<IpKey, Expiry> = former::passes(&map)
+            .into_iter()
+            .map(|(client, until)| (client, Expiry::from_nanos(until.expires_ns)))
+            .collect();
+        let expiries = known.iter().map(|(client, until)| (*until, *client)).collect();
+        Self { known, expiries, map }
     }
 
     /// Notes a pass; where the table is full, the one that expires soonest makes room: its client is screened again.

@@ -59,7 +59,7 @@ fn missing(name: &str) -> KernelError {
 }
 
 /// What is behind a map of any of the types that the object has.
-fn data(map: &Map) -> Option<&MapData> {
+pub(super) fn data(map: &Map) -> Option<&MapData> {
     match map {
         Map::Array(data)
         | Map::HashMap(data)

@@ -11,6 +11,7 @@ mod counts;
 mod deny;
 mod error;
 mod events;
+mod former;
 mod host;
 mod install;
 mod interfaces;
@@ -43,7 +44,7 @@ use ipnet::IpNet;
 use screen_common::{
     abi::{
         ALLOW_ENTRIES, CLASS_ROWS, CLIENT_ENTRIES, DENY_HOST_ENTRIES, DENY_NET_ENTRIES, PASS_ENTRIES, PROXY_ENTRIES,
-        STEER_NOBODY, Settings, map,
+        STEER_NOBODY, STEER_RELEASED, Settings, map,
     },
     address::IpKey,
 };
@@ -201,6 +202,20 @@ impl Kernel {
     pub fn begin_steering(&self) -> Result<(), KernelError> {
         self.steers.store(true, Ordering::Release);
         self.write(*lock(&self.settings))
+    }
+
+    /// From now on nobody meets the screener any more: in place everybody who is not turned away meets the mail server, as it is without a
+    /// gate. To be called before the screener's listeners are closed, or strangers are refused in between.
+    ///
+    /// # Errors
+    ///
+    /// The map could not be written.
+    pub fn release(&self) -> Result<(), KernelError> {
+        let mut settings = lock(&self.settings);
+        if settings.steering != STEER_NOBODY && settings.steer_port == 0 {
+            settings.steering = STEER_RELEASED;
+        }
+        self.write(*settings)
     }
 
     fn write(&self, settings: Settings) -> Result<(), KernelError> {

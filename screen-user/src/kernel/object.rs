@@ -1,6 +1,6 @@
 //! The kernel half's object: loaded, checked by the kernel, and attached.
 
-use std::fs::File;
+use std::{fs::File, os::fd::AsFd as _};
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
@@ -10,7 +10,7 @@ use aya::{
 };
 use screen_common::abi::program;
 
-use super::{KernelError, pins::Pins};
+use super::{KernelError, former::KEPT, pins::Pins};
 
 /// The object that `build.rs` made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/gate"));
@@ -21,23 +21,32 @@ const NAME_HOOKS: [&str; 4] = [program::PEERNAME4, program::PEERNAME6, program::
 /// The programs that note who binds the mail server's port, likewise.
 const OWNER_HOOKS: [&str; 2] = [program::OWNER4, program::OWNER6];
 
-/// Makes the maps and loads the programs; nothing is attached yet. Without `debug` the verifier removes all that writes messages.
-pub(super) fn load(debug: bool) -> Result<Ebpf, KernelError> {
+/// Makes the maps, but for those that `kept` has pinned. Without `debug` the verifier will remove all that writes messages.
+pub(super) fn make_maps(debug: bool, kept: Option<&Pins>) -> Result<Ebpf, KernelError> {
     let level: u8 = if debug { aya_log::Level::Debug as u8 } else { 0 };
     let mut loader = EbpfLoader::new();
     loader.override_global(aya_log::LEVEL, &level, true);
-    let mut ebpf = loader.load(OBJECT)?;
-    load_program::<Xdp>(&mut ebpf, program::GATE, Xdp::load)?;
-    load_program::<SchedClassifier>(&mut ebpf, program::GATE_TC, SchedClassifier::load)?;
-    load_program::<SkLookup>(&mut ebpf, program::STEER, SkLookup::load)?;
-    load_program::<SockOps>(&mut ebpf, program::COUNT, SockOps::load)?;
+    if let Some(pins) = kept {
+        for name in KEPT {
+            loader.map_pin_path(name, pins.map(name));
+        }
+    }
+    Ok(loader.load(OBJECT)?)
+}
+
+/// Loads the programs; nothing is attached yet.
+pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    load_program::<Xdp>(ebpf, program::GATE, Xdp::load)?;
+    load_program::<SchedClassifier>(ebpf, program::GATE_TC, SchedClassifier::load)?;
+    load_program::<SkLookup>(ebpf, program::STEER, SkLookup::load)?;
+    load_program::<SockOps>(ebpf, program::COUNT, SockOps::load)?;
     for name in NAME_HOOKS {
-        load_program::<CgroupSockAddr>(&mut ebpf, name, CgroupSockAddr::load)?;
+        load_program::<CgroupSockAddr>(ebpf, name, CgroupSockAddr::load)?;
     }
     for name in OWNER_HOOKS {
-        load_program::<CgroupSock>(&mut ebpf, name, CgroupSock::load)?;
+        load_program::<CgroupSock>(ebpf, name, CgroupSock::load)?;
     }
-    Ok(ebpf)
+    Ok(())
 }
 
 /// Loads the program that walks over sockets, which not every kernel takes.
@@ -86,6 +95,9 @@ where
 pub(super) fn attach_steer(ebpf: &mut Ebpf, pins: &Pins, namespace: &File) -> Result<(), KernelError> {
     let name = program::STEER;
     let steer: &mut SkLookup = program_mut(ebpf, name)?;
+    if pins.succeed(name, steer.fd().map_err(KernelError::program(name))?.as_fd())? {
+        return Ok(());
+    }
     let id = steer.attach(namespace).map_err(KernelError::program(name))?;
     let link = steer.take_link(id).map_err(KernelError::program(name))?;
     pins.keep(link.into(), name)
@@ -97,17 +109,25 @@ pub(super) fn attach_to_cgroup(ebpf: &mut Ebpf, pins: &Pins, root: &File) -> Res
     let mode = CgroupAttachMode::Single;
     let name = program::COUNT;
     let count: &mut SockOps = program_mut(ebpf, name)?;
-    let id = count.attach(root, mode).map_err(KernelError::program(name))?;
-    let link = count.take_link(id).map_err(KernelError::program(name))?;
-    pins.keep(FdLink::try_from(link).map_err(|source| KernelError::Link { program: name, source })?, name)?;
+    if !pins.succeed(name, count.fd().map_err(KernelError::program(name))?.as_fd())? {
+        let id = count.attach(root, mode).map_err(KernelError::program(name))?;
+        let link = count.take_link(id).map_err(KernelError::program(name))?;
+        pins.keep(FdLink::try_from(link).map_err(|source| KernelError::Link { program: name, source })?, name)?;
+    }
     for name in NAME_HOOKS {
         let hook: &mut CgroupSockAddr = program_mut(ebpf, name)?;
+        if pins.succeed(name, hook.fd().map_err(KernelError::program(name))?.as_fd())? {
+            continue;
+        }
         let id = hook.attach(root, mode).map_err(KernelError::program(name))?;
         let link = hook.take_link(id).map_err(KernelError::program(name))?;
         pins.keep(FdLink::try_from(link).map_err(|source| KernelError::Link { program: name, source })?, name)?;
     }
     for name in OWNER_HOOKS {
         let hook: &mut CgroupSock = program_mut(ebpf, name)?;
+        if pins.succeed(name, hook.fd().map_err(KernelError::program(name))?.as_fd())? {
+            continue;
+        }
         let id = hook.attach(root, mode).map_err(KernelError::program(name))?;
         let link = hook.take_link(id).map_err(KernelError::program(name))?;
         pins.keep(FdLink::try_from(link).map_err(|source| KernelError::Link { program: name, source })?, name)?;

@@ -3,12 +3,18 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::MetadataExt as _,
+    os::{fd::BorrowedFd, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use aya::programs::links::{FdLink, PinnedLink};
+use aya::{
+    maps::MapData,
+    programs::links::{FdLink, PinnedLink},
+};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -16,13 +22,15 @@ use nix::{
 
 use super::{KernelError, interfaces, syscall};
 
-/// A pin directory that this gate holds. Dropping it removes every pin and detaches every program.
+/// A pin directory that this gate holds. Dropping it removes every pin and detaches every program, unless they are to stay.
 #[derive(Debug)]
 pub(super) struct Pins {
     path: PathBuf,
     /// Held as long as this gate lives; the kernel lets go of it when the process ends, however it ends.
     _lock: Flock<File>,
     links: Mutex<Vec<(String, PinnedLink)>>,
+    /// Whether everything is to stay when this goes.
+    left: AtomicBool,
 }
 
 impl Pins {
@@ -41,21 +49,76 @@ impl Pins {
                 Err((_, error)) => return Err(KernelError::system(format!("lock {}", path.display()), error.into())),
             };
             if same_file(&lock, path) {
-                return Ok(Self { path: path.to_owned(), _lock: lock, links: Mutex::default() });
+                return Ok(Self {
+                    path: path.to_owned(),
+                    _lock: lock,
+                    links: Mutex::default(),
+                    left: AtomicBool::new(false),
+                });
             }
         }
     }
 
-    /// Removes what a dead gate left, which detaches its programs, and makes the directories anew. Its maps may have another
-    /// layout, so none is used again.
-    pub(super) fn clear(&self) -> Result<(), KernelError> {
+    /// Removes what a dead gate left, which detaches its programs.
+    pub(super) fn clear(&self) {
         self.remove();
+    }
+
+    /// Makes the directories, where they are not there.
+    pub(super) fn prepare(&self) -> Result<(), KernelError> {
         for directory in ["maps", "links"] {
             let path = self.path.join(directory);
             fs::create_dir_all(&path)
                 .map_err(|error| KernelError::system(format!("make {}", path.display()), error))?;
         }
         Ok(())
+    }
+
+    /// From now on everything stays when this goes, or nothing does.
+    pub(super) fn leave(&self, everything: bool) {
+        self.left.store(everything, Ordering::Release);
+    }
+
+    /// Pins `map` as `name`, in place of what is pinned there.
+    pub(super) fn put_map(&self, map: &MapData, name: &str) -> Result<(), KernelError> {
+        let path = self.map(name);
+        let beside = self.map(&format!("{name}_new"));
+        let failed = |error| KernelError::system(format!("pin {}", path.display()), error);
+        if path.exists() {
+            map.pin(&beside).map_err(|error| failed(io::Error::other(error)))?;
+            fs::rename(&beside, &path).map_err(failed)
+        } else {
+            map.pin(&path).map_err(|error| failed(io::Error::other(error)))
+        }
+    }
+
+    /// The names of the pinned links.
+    pub(super) fn link_names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.path.join("links")).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+
+    /// Gives the link that a dead gate pinned as `name` a new program; returns whether there is one.
+    pub(super) fn succeed(&self, name: &str, program: BorrowedFd<'_>) -> Result<bool, KernelError> {
+        let path = self.link(name);
+        if !path.exists() {
+            return Ok(false);
+        }
+        match syscall::update_link(&path, program) {
+            Ok(()) => {
+                let link = PinnedLink::from_pin(&path).map_err(|error| {
+                    KernelError::system(format!("open {}", path.display()), io::Error::other(error))
+                })?;
+                self.links().push((name.to_owned(), link));
+                Ok(true)
+            }
+            // What it was attached to is gone, or takes no new program: it is attached anew.
+            Err(error) => {
+                tracing::debug!("{}: {error}", path.display());
+                self.release(|link| link == name);
+                Ok(false)
+            }
+        }
     }
 
     /// Where the map `name` is pinned.
@@ -114,6 +177,9 @@ impl Pins {
 
 impl Drop for Pins {
     fn drop(&mut self) {
+        if self.left.load(Ordering::Acquire) {
+            return;
+        }
         self.remove();
         let _: io::Result<()> = fs::remove_dir(&self.path);
     }

@@ -4,7 +4,7 @@ use std::{
     ffi::CString,
     io,
     os::{
-        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+        fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
@@ -12,10 +12,14 @@ use std::{
 
 use aya::Pod;
 
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 const BPF_MAP_DELETE_BATCH: libc::c_long = 27;
+const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_LINK_DETACH: libc::c_long = 34;
 
 /// The attributes of `BPF_OBJ_GET`.
@@ -45,6 +49,26 @@ struct LinkInfo {
     interface: u32,
     // The kernel fills whole words of eight bytes.
     attach_type: u32,
+}
+
+/// The attributes of the commands for one entry.
+#[repr(C)]
+struct Element {
+    map_fd: u32,
+    reserved: u32,
+    key: u64,
+    /// Of the value, or of the next key.
+    value: u64,
+    flags: u64,
+}
+
+/// The attributes of `BPF_LINK_UPDATE`.
+#[repr(C)]
+struct LinkUpdate {
+    link_fd: u32,
+    program_fd: u32,
+    flags: u32,
+    former_program_fd: u32,
 }
 
 /// The attributes of `BPF_LINK_DETACH`.
@@ -110,6 +134,103 @@ pub(super) fn detach(path: &Path) -> io::Result<()> {
         Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(()),
         other => other.map(|_| ()),
     }
+}
+
+/// Puts `program` in the place of the one that the link pinned at `path` runs: no packet meets neither or both.
+pub(super) fn update_link(path: &Path, program: BorrowedFd<'_>) -> io::Result<()> {
+    let link = open_pinned(path)?;
+    let number = |fd: RawFd| u32::try_from(fd).map_err(io::Error::other);
+    let mut update = LinkUpdate {
+        link_fd: number(link.as_raw_fd())?,
+        program_fd: number(program.as_raw_fd())?,
+        flags: 0,
+        former_program_fd: 0,
+    };
+    bpf(BPF_LINK_UPDATE, &mut update).map(drop)
+}
+
+/// The program that the link pinned at `path` runs, by the number that the kernel knows it by.
+pub(super) fn link_program(path: &Path) -> io::Result<u32> {
+    let link = open_pinned(path)?;
+    let mut info = LinkInfo::default();
+    let bpf_fd = u32::try_from(link.as_raw_fd()).map_err(io::Error::other)?;
+    let mut get = ObjectInfo { bpf_fd, info_len: size_of::<LinkInfo>() as u32, info: (&raw mut info) as u64 };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut get)?;
+    Ok(info.program)
+}
+
+/// The first value of the array that is pinned at `path`, whatever its layout.
+pub(super) fn first_value(path: &Path) -> io::Result<Vec<u8>> {
+    let (map, _, value_size) = open_map(path)?;
+    let key = 0u32;
+    let mut value = vec![0; value_size];
+    let mut get = Element {
+        map_fd: map_fd(&map)?,
+        reserved: 0,
+        key: (&raw const key) as u64,
+        value: value.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    bpf(BPF_MAP_LOOKUP_ELEM, &mut get)?;
+    Ok(value)
+}
+
+/// Copies the entries of the hash that is pinned at `path` to `to`. Values are cut or filled up with zeroes to `value_size` bytes, and
+/// handed to `adjust`. Keys of another size than `key_size` mean something else: nothing is copied then.
+pub(super) fn copy_entries(
+    path: &Path,
+    to: &impl AsFd,
+    key_size: u32,
+    value_size: u32,
+    adjust: impl Fn(&mut [u8]),
+) -> io::Result<()> {
+    let (from, old_key_size, old_value_size) = open_map(path)?;
+    if old_key_size != key_size as usize {
+        return Ok(());
+    }
+    let (from_fd, to_fd) = (map_fd(&from)?, map_fd(&to.as_fd())?);
+    let mut key: Option<Vec<u8>> = None;
+    loop {
+        let mut next = vec![0; old_key_size];
+        let before = key.as_ref().map_or(0, |key| key.as_ptr() as u64);
+        let mut step = Element { map_fd: from_fd, reserved: 0, key: before, value: next.as_mut_ptr() as u64, flags: 0 };
+        match bpf(BPF_MAP_GET_NEXT_KEY, &mut step) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other.map(drop)?,
+        }
+        let mut value = vec![0; old_value_size];
+        let mut get = Element {
+            map_fd: from_fd,
+            reserved: 0,
+            key: next.as_ptr() as u64,
+            value: value.as_mut_ptr() as u64,
+            flags: 0,
+        };
+        // An entry that went in between is one less to copy.
+        if bpf(BPF_MAP_LOOKUP_ELEM, &mut get).is_ok() {
+            value.resize(value_size as usize, 0);
+            adjust(&mut value);
+            let mut put = Element {
+                map_fd: to_fd,
+                reserved: 0,
+                key: next.as_ptr() as u64,
+                value: value.as_ptr() as u64,
+                flags: 0,
+            };
+            bpf(BPF_MAP_UPDATE_ELEM, &mut put)?;
+        }
+        key = Some(next);
+    }
+}
+
+/// A pinned map that is not one for each processor, and the sizes of its keys and values in bytes.
+fn open_map(path: &Path) -> io::Result<(OwnedFd, usize, usize)> {
+    let info = aya::maps::MapInfo::from_pin(path).map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
+    Ok((open_pinned(path)?, info.key_size() as usize, info.value_size() as usize))
+}
+
+fn map_fd(map: &impl AsFd) -> io::Result<u32> {
+    u32::try_from(map.as_fd().as_raw_fd()).map_err(io::Error::other)
 }
 
 /// Fills `bytes` with random ones, as good as keys want them.

@@ -43,8 +43,12 @@ pub enum Command {
     Blocklist(BlocklistArgs),
     /// Read configuration and tables again, without dropping a connection
     Reload,
-    /// Give the port back, let running sessions end, and stop
-    Stop,
+    /// Give the port back, let running sessions end, and stop; the kernel goes on with the clients that it knows
+    Stop {
+        /// Take the kernel's programs off as well, and leave nothing behind
+        #[arg(long)]
+        detach: bool,
+    },
     /// Print the equivalent of a Postfix configuration as TOML
     ImportPostfix(ImportArgs),
     /// Print shell completions

@@ -34,7 +34,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         Command::List(arguments) => list(&gate, &arguments),
         Command::Blocklist(arguments) => blocklist::run(&gate, &arguments),
         Command::Reload => said(&gate, &Request::Reload),
-        Command::Stop => said(&gate, &Request::Stop),
+        Command::Stop { detach } => said(&gate, &Request::Stop { detach }),
         Command::ImportPostfix(arguments) => import_postfix(&arguments),
         Command::Completions { shell } => {
             let mut text = Vec::new();

@@ -65,7 +65,10 @@ pub enum Request {
     /// Read configuration and tables again.
     Reload,
     /// Drain and stop.
-    Stop,
+    Stop {
+        /// Take the kernel's programs off as well.
+        detach: bool,
+    },
 }
 
 /// A run-time entry that is asked for.

@@ -73,11 +73,19 @@ pub(crate) struct Started {
 }
 
 impl Started {
-    pub(crate) fn new(plan: &Plan) -> Result<Self, KernelError> {
+    /// Loaded and opened; what is at work does not know of it yet.
+    pub(crate) fn staged(plan: &Plan) -> Result<Self, KernelError> {
         let installation = Installation::start(plan).inspect_err(keep_verifier_log)?;
         let kernel = Kernel::open(installation.maps()?, plan, installation.finds_servers())?;
-        installation.look_at_sockets()?;
         Ok(Self { kernel, installation })
+    }
+
+    /// At work, with empty tables.
+    pub(crate) fn new(plan: &Plan) -> Result<Self, KernelError> {
+        let started = Self::staged(plan)?;
+        started.installation.activate()?;
+        started.installation.look_at_sockets()?;
+        Ok(started)
     }
 
     /// Whether the gate lets a frame pass that comes in by `entry`.

@@ -87,6 +87,9 @@ impl Interfaces {
     /// the caller takes off what is attached by then. Or the host's links can't be listed.
     pub(super) fn start(&mut self, ebpf: &mut Ebpf, pins: &Pins) -> Result<(), KernelError> {
         self.refresh(ebpf, pins)?;
+        // What a former gate was attached to and this one is not.
+        let ours: BTreeSet<&String> = self.present.values().filter_map(|gated| gated.pin.as_ref()).collect();
+        pins.release(|name| is_gate(name) && !ours.contains(&name.to_owned()));
         if let Some(missing) = self.missing().next() {
             return Err(KernelError::Missing {
                 what: format!("there is no interface {missing}"),
@@ -122,8 +125,8 @@ impl Interfaces {
         if self.released {
             return Ok(changes);
         }
-        let own = own_id(ebpf)?;
-        let there = self.wanted_links(own)?;
+        let own = own_ids(ebpf, pins)?;
+        let there = self.wanted_links(&own)?;
         let gone = |index: &u32| !there.contains_key(index);
         for index in self.present.keys().copied().filter(gone).collect::<Vec<_>>() {
             if let Some(gated) = self.present.remove(&index) {
@@ -208,7 +211,7 @@ impl Interfaces {
     }
 
     /// The interfaces that the gate should be on, by index, without the gate itself among their programs.
-    fn wanted_links(&self, own: u32) -> Result<BTreeMap<u32, Link>, KernelError> {
+    fn wanted_links(&self, own: &BTreeSet<u32>) -> Result<BTreeMap<u32, Link>, KernelError> {
         let failed = |error| KernelError::system("list the interfaces", error);
         let links = netlink::links().map_err(failed)?;
         let addressed =
@@ -217,7 +220,7 @@ impl Interfaces {
             if self.named.is_empty() { addressed.contains(&link.index) } else { self.named.contains(&link.name) }
         };
         let without_own = |mut link: Link| {
-            link.programs.remove(&own);
+            link.programs.retain(|program| !own.contains(program));
             (link.index, link)
         };
         Ok(links.into_iter().filter(wanted).map(without_own).collect())
@@ -318,10 +321,13 @@ fn take_off(pins: &Pins, gated: &Gated) {
     }
 }
 
-/// The number that the kernel knows the gate's XDP program by.
-fn own_id(ebpf: &mut Ebpf) -> Result<u32, KernelError> {
+/// The numbers that the kernel knows the gate's XDP programs by: this one, and those that a former gate left.
+fn own_ids(ebpf: &mut Ebpf, pins: &Pins) -> Result<BTreeSet<u32>, KernelError> {
     let gate: &mut Xdp = program_mut(ebpf, program::GATE)?;
-    Ok(gate.info().map_err(KernelError::program(program::GATE))?.id())
+    let own = gate.info().map_err(KernelError::program(program::GATE))?.id();
+    let left = pins.link_names().into_iter().filter(|name| is_gate(name));
+    let left = left.filter_map(|name| syscall::link_program(&pins.link(&name)).ok());
+    Ok(left.chain([own]).collect())
 }
 
 /// Tells when interfaces may have changed.

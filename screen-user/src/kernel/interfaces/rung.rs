@@ -57,6 +57,17 @@ pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins, link: &Link, mode: Mode) -> R
 
 fn attach_xdp(ebpf: &mut Ebpf, pins: &Pins, link: &Link, mode: XdpMode, flag: XdpFlag) -> Result<String, Refusal> {
     let gate: &mut Xdp = program_mut(ebpf, program::GATE)?;
+    let pin = pin_name(XDP_PREFIX, link);
+    let former = pins.link(&pin).exists();
+    if former && link.native == matches!(flag, XdpFlag::Native) {
+        let program = gate.fd().map_err(KernelError::program(program::GATE))?;
+        if pins.succeed(&pin, program.as_fd())? {
+            return Ok(pin);
+        }
+    } else if former {
+        // A program can't change from the driver to behind it.
+        pins.release(|name| name == pin);
+    }
     let id = match gate.attach_to_if_index(link.index, mode) {
         Ok(id) => id,
         Err(error) => {
@@ -73,6 +84,11 @@ fn attach_xdp(ebpf: &mut Ebpf, pins: &Pins, link: &Link, mode: XdpMode, flag: Xd
 /// Before all others, as behind one that takes packets for itself the gate would not be asked.
 fn attach_tcx(ebpf: &mut Ebpf, pins: &Pins, link: &Link) -> Result<String, Refusal> {
     let gate: &mut SchedClassifier = program_mut(ebpf, program::GATE_TC)?;
+    let pin = pin_name(TCX_PREFIX, link);
+    let program = gate.fd().map_err(KernelError::program(program::GATE_TC))?;
+    if pins.succeed(&pin, program.as_fd())? {
+        return Ok(pin);
+    }
     let order = TcAttachOptions::TcxOrder(LinkOrder::first());
     let id = gate.attach_with_options(&link.name, TcAttachType::Ingress, order).map_err(refused)?;
     let attached = gate.take_link(id).map_err(KernelError::program(program::GATE_TC))?;
@@ -92,6 +108,8 @@ fn attach_clsact(ebpf: &mut Ebpf, pins: &Pins, link: &Link) -> Result<String, Re
     let gate: &mut SchedClassifier = program_mut(ebpf, program::GATE_TC)?;
     let pin = pin_name(CLSACT_PREFIX, link);
     let path = pins.link(&pin);
+    // A former gate's: a filter can't be given another program.
+    pins.release(|name| name == pin);
     // First the note that there is a filter, then the filter: a gate that is killed in between leaves none without a note.
     gate.pin(&path).map_err(|error| KernelError::system(format!("pin {}", path.display()), io::Error::other(error)))?;
     let options = TcAttachOptions::Netlink(NlOptions::default());
