@@ -5,7 +5,7 @@
 //!
 //! | bits | hold |
 //! | --- | --- |
-//! | 31 to 26 | [`TAG`]: by it alone most segments of established connections are known not to be meant |
+//! | 31 to 26 | a tag: by it alone most segments of established connections are known not to be meant |
 //! | 25 to 22 | the text's number |
 //! | 21 | the parity of the time slot |
 //! | 20 to 0 | SipHash-1-3 of both addresses and ports, time slot and text, reduced so that adding [`REACH`] does not carry |

@@ -119,5 +119,7 @@ fn the_journal_gets_fields() {
     let message = staged.wait(&directory, &format!("MESSAGE=outcome of {name}: HungUp"));
     let fields: BTreeMap<&str, &str> = message.lines().map(|line| line.split_once('=').unwrap()).collect();
     let outcome: serde_json::Value = serde_json::from_str(fields["MXSCREEN_OUTCOME"]).unwrap();
+    assert_eq!(outcome["syn"], fields["MXSCREEN_SYN"], "{message}");
+    assert!(fields["MXSCREEN_SYN"].starts_with("ttl=64 win="), "{message}");
     assert_eq!((&outcome["verdict"], &outcome["new"]), (&"hung-up".into(), &true.into()), "{message}");
 }

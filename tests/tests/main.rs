@@ -22,4 +22,5 @@ mod proxy;
 mod real_clients;
 mod relay;
 mod startup;
+mod syn_evidence;
 mod tls;

@@ -61,6 +61,7 @@ mod tests {
             verdict: Verdict::Forwarded,
             reason: Reason::Passed,
             new: true,
+            syn: None,
             tests: Default::default(),
             dnsbl: None,
             smtp: None,

@@ -26,6 +26,7 @@ mod prefixes;
 mod proxies;
 mod relay;
 mod replies;
+mod saved_syn;
 mod status;
 mod syscall;
 
@@ -64,6 +65,7 @@ pub use self::{
     plan::Plan,
     prefixes::ListId,
     relay::RelayGuard,
+    saved_syn::{save_syn, take_saved_syn},
     status::{Attached, Interface, Mode, Status, Step, Table},
 };
 use self::{

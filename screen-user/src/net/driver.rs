@@ -29,6 +29,7 @@ use crate::{
         Session,
         event::{DnsblAnswer, Effect, Endpoints, Event, ForwardResult, Interest},
         outcome::Outcome,
+        syn::Syn,
     },
 };
 
@@ -72,13 +73,14 @@ pub(super) struct Driver {
     opening: Option<Opening>,
     opened: Option<Box<Opened>>,
     ended: Option<Box<Outcome>>,
+    syn: Option<Syn>,
     in_tls: bool,
 }
 
 impl Driver {
     /// Opens the session of the client behind `stream`: the first decisions fall here, so that clients are counted and judged in the
     /// order in which they came.
-    pub(super) fn open(gate: Arc<Gate>, stream: TcpStream, endpoints: Endpoints) -> Self {
+    pub(super) fn open(gate: Arc<Gate>, stream: TcpStream, endpoints: Endpoints, syn: Option<Syn>) -> Self {
         let standing = gate.standing(endpoints.client.ip());
         let (session, effects) = gate.screen().open(endpoints, standing, gate.now());
         let mut driver = Self {
@@ -93,6 +95,7 @@ impl Driver {
             opening: None,
             opened: None,
             ended: None,
+            syn,
             in_tls: false,
         };
         driver.perform(effects);
@@ -203,7 +206,10 @@ impl Driver {
                     self.gate.tls_begins();
                 }
                 Effect::Forward => self.forward(),
-                Effect::End(outcome) => self.ended = Some(outcome),
+                Effect::End(mut outcome) => {
+                    outcome.syn = self.syn.take();
+                    self.ended = Some(outcome);
+                }
             }
         }
     }

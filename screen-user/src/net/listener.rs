@@ -16,7 +16,8 @@ use tokio::{
 
 use crate::{
     gate::{Gate, Phase},
-    screen::event::Endpoints,
+    kernel::{save_syn, take_saved_syn},
+    screen::{event::Endpoints, syn::Syn},
 };
 
 use super::{driver::Driver, keepalive::Keepalive, proxy_wait};
@@ -42,6 +43,7 @@ pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
         socket.bind(&address.into())?;
         // Every accepted socket inherits it: set here once, it costs no client anything.
         Keepalive::of_this_host().set(&socket)?;
+        save_syn(&socket)?;
         socket.listen(BACKLOG)?;
         Ok(socket.into())
     };
@@ -86,15 +88,18 @@ fn is_ours(error: &io::Error) -> bool {
 /// Opens the session at once, or waits for the PROXY header first.
 fn welcome(gate: &Arc<Gate>, stream: TcpStream, peer: SocketAddr) {
     let gate = Arc::clone(gate);
+    // Taken of everybody, or it would stay in the kernel as long as the connection.
+    let syn = take_saved_syn(&stream, Syn::read).flatten();
     let native = match native_endpoints(&stream, peer) {
         Ok(native) => native,
         Err(problem) => return turn_away(&gate, &stream, &problem),
     };
     if gate.config().proxy_protocol.from.iter().any(|net| net.contains(&native.client.ip())) {
+        // It is the proxy's own SYN, and says nothing of the client.
         tokio::spawn(async move { welcome_behind_proxy(gate, stream, native).await });
         return;
     }
-    let mut driver = Driver::open(Arc::clone(&gate), stream, native);
+    let mut driver = Driver::open(Arc::clone(&gate), stream, native, syn);
     let counted = gate.count_connection();
     tokio::spawn(async move {
         driver.screen().await;
@@ -108,7 +113,7 @@ async fn welcome_behind_proxy(gate: Arc<Gate>, mut stream: TcpStream, native: En
     // Boxed, as its buffer would otherwise be part of the session's task.
     match Box::pin(proxied_endpoints(&gate, &mut stream, native)).await {
         Ok(endpoints) => {
-            let mut driver = Driver::open(Arc::clone(&gate), stream, endpoints);
+            let mut driver = Driver::open(Arc::clone(&gate), stream, endpoints, None);
             driver.screen().await;
             driver.finish().await;
         }

@@ -133,12 +133,13 @@ impl Log {
         if !self.takes_fields {
             return;
         }
-        let fields = vec![
+        let mut fields = vec![
             ("MXSCREEN_EVENT", "outcome".to_owned()),
             ("MXSCREEN_CLIENT", outcome.client.ip().to_string()),
             ("MXSCREEN_CLIENT_PORT", outcome.client.port().to_string()),
             ("MXSCREEN_OUTCOME", serde_json::to_string(outcome).unwrap_or_default()),
         ];
+        fields.extend(outcome.syn.as_ref().map(|syn| ("MXSCREEN_SYN", syn.to_string())));
         let text = format!("outcome of {}: {:?}", screen::log::Peer(outcome.client), outcome.verdict);
         self.send(Line { program: PROGRAM, severity: Severity::Debug, text, fields });
     }

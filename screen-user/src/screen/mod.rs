@@ -20,6 +20,7 @@ mod replay;
 mod reply;
 mod session;
 mod shared;
+pub mod syn;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
-use super::{log::LimitReached, record::Test};
+use super::{log::LimitReached, record::Test, syn::Syn};
 
 /// The one record of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -27,6 +27,8 @@ pub struct Outcome {
     pub reason: Reason,
     /// Whether nothing was known of the client when it came.
     pub new: bool,
+    /// How the client opened the connection, where that is known: not behind a proxy. The driver puts it in.
+    pub syn: Option<Syn>,
     /// The five tests, in order.
     pub tests: [TestOutcome; 5],
     /// What the DNSBL zones said, if they were asked.

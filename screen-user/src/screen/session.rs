@@ -353,6 +353,7 @@ impl Session {
             verdict,
             reason: self.reason,
             new: self.flags.new,
+            syn: None,
             tests,
             dnsbl: self.tally.as_ref().map(|tally| dnsbl_evidence(tally, &self.policy)),
             smtp: self.engine.as_ref().map(|engine| engine.evidence(&self.policy)),

@@ -67,9 +67,9 @@ impl Gate {
         Ok(Self(process))
     }
 
-    /// Stops it as an operator does, and waits for its end.
-    pub(super) fn stop(mut self) -> Result<()> {
-        command(&["stop"])?;
+    /// Takes it away for good, as an operator does, and waits for its end.
+    pub(super) fn leave(mut self) -> Result<()> {
+        command(&["stop", "--detach"])?;
         let begin = Instant::now();
         while self.0.0.try_wait().context("lost the gate")?.is_none() {
             if begin.elapsed() > Duration::from_secs(20) {

@@ -148,7 +148,7 @@ fn play(narrator: &Narrator) -> Result<Vec<Row>> {
     for line in report::maps(&cast)? {
         say(&format!("         {line}"));
     }
-    gate.stop()?;
+    gate.leave()?;
     let before = traffic.delivered();
     traffic.wait_for(before + 3)?;
     rows.push(after_the_gate(&syslog)?);
@@ -342,9 +342,10 @@ fn hog(server: std::net::SocketAddr) -> Result<Vec<Row>> {
     let begin = Instant::now();
     let again = loop {
         match client::hold(server) {
-            Ok(connection) => break Some(connection),
-            Err(_) if begin.elapsed() < Duration::from_secs(8) => {}
-            Err(_) => break None,
+            Ok(connection) if connection.first.starts_with("220") => break Some(connection),
+            // The end of the one that was closed may still be on its way.
+            Ok(_) | Err(_) if begin.elapsed() < Duration::from_secs(8) => {}
+            Ok(_) | Err(_) => break None,
         }
     };
     let visit = Visit {
