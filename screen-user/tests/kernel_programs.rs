@@ -28,6 +28,8 @@ mod place;
 mod refusing;
 #[path = "kernel_programs/relays.rs"]
 mod relays;
+#[path = "kernel_programs/sandboxed.rs"]
+mod sandboxed;
 #[path = "kernel_programs/servers.rs"]
 mod servers;
 #[path = "kernel_programs/shown.rs"]

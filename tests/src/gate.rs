@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Output},
     thread,
+    time::Duration,
 };
 
 use nix::sys::signal::Signal;
@@ -48,7 +49,7 @@ impl Settings {
             .text("control.socket", &directory.join("control.sock").display().to_string())
             .text("log.target", &format!("file:{}", directory.join("log").display()))
             .text("pregreet.wait", "1s")
-            .text("user", "root")
+            .text("user", "nobody")
     }
 
     /// The gate owns port 25 and the mail server is at `backend`.
@@ -189,6 +190,30 @@ impl Gate {
     #[must_use]
     pub fn pid(&self) -> i32 {
         self.process.pid()
+    }
+
+    /// The process id of its screener.
+    ///
+    /// # Panics
+    ///
+    /// When it has none.
+    #[must_use]
+    #[track_caller]
+    pub fn screener(&self) -> i32 {
+        wait_for("the gate has a screener", SOON, || self.screener_if_any())
+    }
+
+    /// As [`Gate::screener`], if it has one at the moment.
+    #[must_use]
+    pub fn screener_if_any(&self) -> Option<i32> {
+        let keeper = self.pid();
+        let children = std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).ok()?;
+        children.split_whitespace().next()?.parse().ok()
+    }
+
+    /// Sends a signal to its keeper.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
     }
 
     /// Its settings.
@@ -341,18 +366,44 @@ impl Gate {
     /// When it does not end, or not with success.
     #[track_caller]
     pub fn wait_end(mut self) {
-        let status = self.process.wait(SOON);
+        self.wait_end_within(SOON);
+    }
+
+    /// As [`Gate::wait_end`], of a gate that needs longer.
+    ///
+    /// # Panics
+    ///
+    /// When it does not end within `limit`, or not with success.
+    #[track_caller]
+    pub fn wait_end_within(&mut self, limit: Duration) {
+        let status = self.process.wait(limit);
         assert!(status.success(), "the gate ended with {status}");
     }
 
-    /// Ends it with a signal. With SIGKILL, its pins stay, for the next gate of the same test to find.
+    /// Ends both of its processes at once. Its pins stay, for the next gate of the same test to find.
+    ///
+    /// # Panics
+    ///
+    /// When they do not end.
+    #[track_caller]
+    pub fn kill(self) -> Settings {
+        let screener = self.screener();
+        // The keeper first: it would start another one.
+        let settings = self.kill_keeper();
+        // It may have ended by itself by now, having lost its keeper.
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(screener), Signal::SIGKILL);
+        wait_for("the screener has ended", SOON, || (!Path::new(&format!("/proc/{screener}")).exists()).then_some(()));
+        settings
+    }
+
+    /// Ends its keeper; its pins stay.
     ///
     /// # Panics
     ///
     /// When it does not end.
     #[track_caller]
-    pub fn kill(mut self, signal: Signal) -> Settings {
-        self.process.signal(signal);
+    pub fn kill_keeper(mut self) -> Settings {
+        self.process.signal(Signal::SIGKILL);
         self.process.wait(SOON);
         self.keeps_pins = true;
         self.settings.clone()

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Long enough for anything that is meant to happen, on a busy machine too.
-pub const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(45);
 
 /// Asks `condition` again and again until it gives a value.
 ///

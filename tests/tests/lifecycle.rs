@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use nix::sys::signal::Signal;
 use screen_tests::{
     gate::{Gate, Settings},
     net::Net,
@@ -87,7 +86,7 @@ fn mail_and_denials_go_on_without_the_process_and_the_next_one_takes_over() {
     // What is written behind has to be written for the next process to know it.
     gate.wait_written();
 
-    let settings = gate.kill(Signal::SIGKILL);
+    let settings = gate.kill();
     for client in CLIENTS {
         deliver(&net, client, POSTFIX);
     }
@@ -118,7 +117,7 @@ fn while_no_screener_runs_strangers_may_be_let_through() {
     let _postfix = Postfix::start(&net);
     let gate = Gate::start(&net, Settings::in_place(&net).text("kernel.on_screener_down", "pass"));
     let pins = gate.pins();
-    gate.kill(Signal::SIGKILL);
+    gate.kill();
     for client in CLIENTS {
         deliver(&net, client, POSTFIX);
     }

@@ -18,6 +18,7 @@ mod interfaces;
 mod lifecycle;
 mod limit;
 mod log_targets;
+mod processes;
 mod proxy;
 mod real_clients;
 mod relay;

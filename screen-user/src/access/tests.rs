@@ -7,7 +7,7 @@ use super::{
     AccessList, Element, Verdict, address_list,
     cidr::{Table, logical_lines, parse_network},
 };
-use crate::config::AddressList;
+use crate::config::{AddressList, Host};
 
 fn table(text: &str) -> Table {
     let (table, warnings) = Table::parse(text);
@@ -20,7 +20,10 @@ fn found(table: &Table, address: &str) -> Option<(String, u32)> {
 }
 
 fn list(elements: Vec<Element>) -> AccessList {
-    AccessList::new(elements, address_list::parse(&["127.0.0.0/8", "!192.0.2.77", "192.0.2.0/24", "[::1]"]).unwrap())
+    AccessList::new(
+        elements,
+        address_list::parse(&["127.0.0.0/8", "!192.0.2.77", "192.0.2.0/24", "[::1]"], &Host::here()).unwrap(),
+    )
 }
 
 fn element(text: &str) -> Element {
@@ -155,12 +158,12 @@ fn words_that_are_not_known_end_the_list_undecided() {
 
 #[test]
 fn exclusions_alone_mean_all_but_those() {
-    let list = address_list::parse(&["!192.0.2.25"]).unwrap();
+    let list = address_list::parse(&["!192.0.2.25"], &Host::here()).unwrap();
     assert!(!list.contains("192.0.2.25".parse().unwrap()));
     assert!(list.contains("192.0.2.26".parse().unwrap()));
     assert!(list.contains("2001:db8::1".parse().unwrap()));
-    assert!(!address_list::parse::<&str>(&[]).unwrap().contains("192.0.2.26".parse().unwrap()));
-    let wrong = address_list::parse(&["192.0.2.1", "192.0.2.1/24", "/nonexistent/file"]).unwrap_err();
+    assert!(!address_list::parse::<&str>(&[], &Host::here()).unwrap().contains("192.0.2.26".parse().unwrap()));
+    let wrong = address_list::parse(&["192.0.2.1", "192.0.2.1/24", "/nonexistent/file"], &Host::here()).unwrap_err();
     assert_eq!(wrong.iter().map(|(position, _)| *position).collect::<Vec<_>>(), [1, 2]);
 }
 
@@ -169,7 +172,7 @@ fn files_are_inserted_and_exclusion_distributes_over_them() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("nets");
     std::fs::write(&file, "192.0.2.0/24, !198.51.100.0/24\n# no\n").unwrap();
-    let list = address_list::parse(&[format!("!{}", file.display()), "all".to_owned()]).unwrap();
+    let list = address_list::parse(&[format!("!{}", file.display()), "all".to_owned()], &Host::here()).unwrap();
     assert!(!list.contains("192.0.2.1".parse().unwrap()));
     assert!(list.contains("198.51.100.1".parse().unwrap()));
 }

@@ -1,17 +1,15 @@
-//! The file itself: opened, checked, read, written, and put aside when it is damaged.
+//! What is in the file: checked, read, written.
 
 use std::{
-    fs::{self, OpenOptions},
     io,
-    os::unix::fs::OpenOptionsExt,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
 };
 
 use redb::{Database, DatabaseError, ReadableTable, StorageError, TableDefinition, backends::FileBackend};
 
 use super::{
     codec::{self, KEY},
+    disk::Disk,
     writer::Batch,
 };
 use crate::screen::record::{Client, Record};
@@ -29,13 +27,10 @@ const FORMAT_VERSION: u64 = 1;
 /// What redb keeps of the file in memory, in bytes.
 const PAGE_CACHE: usize = 16 << 20;
 
-/// Damaged files that are kept for a look at them; the highest number is the newest.
-const DAMAGED_KEPT: u32 = 3;
-
-/// Where the file is.
+/// The file, open or not.
 #[derive(Debug)]
 pub(super) struct CacheFile {
-    path: PathBuf,
+    disk: Box<dyn Disk>,
 }
 
 /// What an attempt to open the file gave.
@@ -63,9 +58,9 @@ enum Unusable {
 }
 
 impl CacheFile {
-    /// The file at `path`, not looked at yet.
-    pub(super) fn at(path: PathBuf) -> Self {
-        Self { path }
+    /// The file that `disk` opens, not looked at yet.
+    pub(super) fn on(disk: Box<dyn Disk>) -> Self {
+        Self { disk }
     }
 
     /// Opens and reads the file, makes it if it is not there, and starts a new one if it makes no sense. Records without a pass that
@@ -77,7 +72,7 @@ impl CacheFile {
                 Loaded { complaint: Some(format!("{}: {why}; nothing is kept", self.shown())), ..Loaded::default() }
             }
             Err(Unusable::Content(why)) => {
-                let aside = match self.put_aside() {
+                let aside = match self.disk.put_aside() {
                     Ok(aside) => aside,
                     Err(error) => {
                         let complaint =
@@ -127,24 +122,7 @@ impl CacheFile {
     }
 
     fn attempt(&self, oldest: u64) -> Result<Loaded, Unusable> {
-        if let Some(directory) = self.path.parent() {
-            fs::create_dir_all(directory).map_err(|error| Unusable::Access(error.to_string()))?;
-        }
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            // Who talks to this mail server is nobody else's business.
-            .mode(0o600)
-            // A pipe in the file's place must not hang the start.
-            .custom_flags(libc::O_NONBLOCK)
-            .open(&self.path)
-            .map_err(|error| Unusable::Access(error.to_string()))?;
-        let about = file.metadata().map_err(|error| Unusable::Access(error.to_string()))?;
-        if !about.is_file() {
-            return Err(Unusable::Access("not a regular file".to_owned()));
-        }
+        let file = self.disk.open().map_err(|error| Unusable::Access(error.to_string()))?;
         // redb promises no more than an error or a panic for a file that others have changed.
         guarded(move || {
             let backend = FileBackend::new(file).map_err(unusable)?;
@@ -158,29 +136,8 @@ impl CacheFile {
         .unwrap_or_else(|why| Err(Unusable::Content(why)))
     }
 
-    /// Moves the file out of the way, keeping the last few.
-    fn put_aside(&self) -> io::Result<PathBuf> {
-        let numbered = |number: u32| {
-            let mut name = self.path.as_os_str().to_owned();
-            name.push(format!(".damaged-{number}"));
-            PathBuf::from(name)
-        };
-        let free = (1..=DAMAGED_KEPT).find(|number| !numbered(*number).exists());
-        let target = match free {
-            Some(number) => numbered(number),
-            None => {
-                for number in 1..DAMAGED_KEPT {
-                    fs::rename(numbered(number + 1), numbered(number))?;
-                }
-                numbered(DAMAGED_KEPT)
-            }
-        };
-        fs::rename(&self.path, &target)?;
-        Ok(target)
-    }
-
     fn shown(&self) -> impl std::fmt::Display + '_ {
-        Path::display(&self.path)
+        self.disk.path().display()
     }
 }
 

@@ -6,18 +6,17 @@
 //! say so.
 
 mod codec;
+mod disk;
 mod file;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-use std::{
-    path::Path,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+pub use self::disk::{Disk, StateFile};
 use self::{
     file::CacheFile,
     writer::{Rhythm, Writer},
@@ -26,9 +25,6 @@ use crate::{
     config::{Cache, CacheBackend},
     screen::record::{Client, Record},
 };
-
-/// The file's name in the state directory.
-pub const FILE_NAME: &str = "cache.redb";
 
 /// Between two batches, and between two attempts to open a file that can't be used.
 const RHYTHM: Rhythm = Rhythm { batch: Duration::from_secs(3), reopen: Duration::from_secs(60) };
@@ -66,23 +62,23 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store that `config` asks for under `state_directory`, and reads it. Blocks: meant for the start.
+    /// Opens the store that `config` asks for, with its file on `disk`, and reads it. Blocks: meant for the start.
     ///
     /// Records whose passes all ended longer than `config.retention` ago are not loaded and leave the file.
     #[must_use]
-    pub fn open(config: &Cache, state_directory: &Path) -> Opened {
+    pub fn open(config: &Cache, disk: impl Disk + 'static) -> Opened {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Self::open_at(config, state_directory, now, RHYTHM)
+        Self::open_at(config, Box::new(disk), now, RHYTHM)
     }
 
     /// [`Store::open`] at another time, in Unix seconds, and with another rhythm.
-    fn open_at(config: &Cache, state_directory: &Path, now: u64, rhythm: Rhythm) -> Opened {
+    fn open_at(config: &Cache, disk: Box<dyn Disk>, now: u64, rhythm: Rhythm) -> Opened {
         match config.backend {
             CacheBackend::Memory => {
                 Opened { store: Self { writer: None }, records: Vec::new(), entries: Vec::new(), complaint: None }
             }
             CacheBackend::Embedded => {
-                let file = CacheFile::at(state_directory.join(FILE_NAME));
+                let file = CacheFile::on(disk);
                 let oldest = now.saturating_sub(config.retention.as_secs());
                 let loaded = file.open(oldest);
                 let (writer, thread) = Writer::start(file, loaded.database, loaded.complaint.clone(), rhythm);
@@ -133,6 +129,13 @@ impl Store {
     pub fn flush(&self) {
         if let Some(writer) = &self.writer {
             writer.flush();
+        }
+    }
+
+    /// Writes what is queued and lets go of the file; what comes later is not kept. Blocks for a disk write.
+    pub fn close(&self) {
+        if let Some(writer) = &self.writer {
+            writer.close();
         }
     }
 

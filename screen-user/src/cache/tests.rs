@@ -2,11 +2,12 @@ use std::{
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::unix::fs::PermissionsExt,
+    path::Path,
 };
 
 use tempfile::{TempDir, tempdir};
 
-use super::*;
+use super::{disk::FILE_NAME, *};
 use crate::screen::record::Stamp;
 
 const NOW: u64 = 1_800_000_000;
@@ -19,8 +20,12 @@ fn embedded() -> Cache {
     Cache { backend: CacheBackend::Embedded, retention: Duration::from_secs(7 * DAY) }
 }
 
+fn on(directory: &Path) -> Box<dyn Disk> {
+    Box::new(StateFile::within(directory))
+}
+
 fn open(directory: &TempDir) -> Opened {
-    Store::open_at(&embedded(), directory.path(), NOW, NEVER)
+    Store::open_at(&embedded(), on(directory.path()), NOW, NEVER)
 }
 
 fn v4(number: u32) -> Client {
@@ -65,7 +70,7 @@ fn keys_and_values_come_back() {
 fn memory_keeps_nothing() {
     let directory = tempdir().unwrap();
     let config = Cache { backend: CacheBackend::Memory, ..embedded() };
-    let opened = Store::open(&config, directory.path());
+    let opened = Store::open(&config, StateFile::within(directory.path()));
     opened.store.remember(v4(1), until(NOW));
     opened.store.keep_entry("deny", b"{}".to_vec());
     opened.store.flush();
@@ -117,7 +122,7 @@ fn a_flush_writes_what_is_queued() {
 fn batches_are_written_by_themselves() {
     let directory = tempdir().unwrap();
     let opened =
-        Store::open_at(&embedded(), directory.path(), NOW, Rhythm { batch: Duration::from_millis(1), ..NEVER });
+        Store::open_at(&embedded(), on(directory.path()), NOW, Rhythm { batch: Duration::from_millis(1), ..NEVER });
     opened.store.remember(v4(1), until(NOW));
     while opened.store.status().written == 0 {
         std::thread::sleep(Duration::from_millis(1));
@@ -154,7 +159,7 @@ fn records_past_their_retention_leave_the_file() {
     assert_eq!(kept, [v4(1), v4(4)]);
     drop(opened.store);
     let longer = Cache { retention: Duration::from_secs(70 * DAY), ..embedded() };
-    let opened = Store::open_at(&longer, directory.path(), NOW, NEVER);
+    let opened = Store::open_at(&longer, on(directory.path()), NOW, NEVER);
     assert_eq!(opened.records.len(), 2, "they are gone from the file too");
 }
 
@@ -276,7 +281,7 @@ fn what_could_not_be_written_is_written_later_unless_it_has_changed() {
     let first = open(&directory);
     first.store.remember(v4(1), until(NOW));
     first.store.flush();
-    let second = Store::open_at(&embedded(), directory.path(), NOW, Rhythm { reopen: Duration::ZERO, ..NEVER });
+    let second = Store::open_at(&embedded(), on(directory.path()), NOW, Rhythm { reopen: Duration::ZERO, ..NEVER });
     assert_eq!(second.records, []);
     for number in 2..=4 {
         second.store.remember(v4(number), until(NOW));
@@ -305,7 +310,7 @@ fn a_file_that_is_cut_while_it_is_used_is_replaced() {
     for part in [0, 2] {
         let directory = tempdir().unwrap();
         let path = directory.path().join(FILE_NAME);
-        let opened = Store::open_at(&embedded(), directory.path(), NOW, Rhythm { reopen: Duration::ZERO, ..NEVER });
+        let opened = Store::open_at(&embedded(), on(directory.path()), NOW, Rhythm { reopen: Duration::ZERO, ..NEVER });
         (0..5_000).for_each(|number| opened.store.remember(v4(number), until(NOW)));
         opened.store.flush();
         let length = fs::metadata(&path).unwrap().len();
@@ -335,7 +340,7 @@ fn a_place_that_can_not_be_written_to_stops_nothing() {
     // A directory in the file's place: nobody can open that for writing, root neither.
     fs::create_dir_all(inside.join(FILE_NAME)).unwrap();
     for place in [below, inside] {
-        let opened = Store::open_at(&embedded(), &place, NOW, NEVER);
+        let opened = Store::open_at(&embedded(), on(&place), NOW, NEVER);
         let complaint = opened.complaint.unwrap();
         assert!(complaint.contains("nothing is kept"), "{complaint}");
         opened.store.remember(v4(1), until(NOW));
@@ -348,7 +353,7 @@ fn a_place_that_can_not_be_written_to_stops_nothing() {
 fn the_file_is_its_owners_alone() {
     let directory = tempdir().unwrap();
     let deeper = directory.path().join("made/by/us");
-    let opened = Store::open_at(&embedded(), &deeper, NOW, NEVER);
+    let opened = Store::open_at(&embedded(), on(&deeper), NOW, NEVER);
     assert_eq!(opened.complaint, None);
     let mode = fs::metadata(deeper.join(FILE_NAME)).unwrap().permissions().mode();
     assert_eq!(mode & 0o077, 0, "{mode:o}");

@@ -130,6 +130,16 @@ impl Writer {
         }
     }
 
+    /// Has the thread write what is queued and end, and waits for that.
+    pub(super) fn close(&self) {
+        let mut queue = self.shared.queue();
+        queue.stop = true;
+        self.shared.hurry.notify_one();
+        while !queue.ended {
+            queue = self.shared.done.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
     /// How the thread does.
     pub(super) fn status(&self) -> StoreStatus {
         let queue = self.shared.queue();
@@ -177,6 +187,10 @@ impl Work {
         loop {
             let (batch, turn, stop) = self.take();
             self.write(batch);
+            if stop {
+                // Whoever waits for the end finds the file closed.
+                self.database = None;
+            }
             let mut queue = self.shared.queue();
             queue.flushed = queue.flushed.max(turn);
             drop(queue);

@@ -1,13 +1,86 @@
-//! The host's own name.
+//! What a configuration takes from the host that it is for: files, accounts, the host's own name.
 
-use std::fs;
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
 
-/// The host's name with its domain where that is known: from the kernel, completed by `/etc/hosts`, never by a look-up.
-pub(super) fn fqdn() -> String {
-    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
-    let hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
-    let name = name.trim().trim_end_matches('.');
-    if name.is_empty() { "localhost".to_owned() } else { complete(name, &hosts) }
+/// Where a configuration finds what it names.
+///
+/// Of the host itself everything that was asked is remembered, so that a process that may not open files can read the same
+/// configuration again from [`Host::facts`].
+#[derive(Debug)]
+pub struct Host {
+    live: bool,
+    facts: Mutex<Facts>,
+}
+
+/// What was found on a host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Contents of files, by the names by which they were asked for.
+    pub files: BTreeMap<PathBuf, Vec<u8>>,
+    /// The numbers of users that there are, by name.
+    pub users: BTreeMap<String, u32>,
+}
+
+impl Host {
+    /// The host that this process runs on.
+    #[must_use]
+    pub fn here() -> Self {
+        Self { live: true, facts: Mutex::default() }
+    }
+
+    /// A host of which only this is known.
+    #[must_use]
+    pub fn remembered(facts: Facts) -> Self {
+        Self { live: false, facts: Mutex::new(facts) }
+    }
+
+    /// What was asked and found.
+    #[must_use]
+    pub fn facts(self) -> Facts {
+        self.facts.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The contents of a regular file.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub(crate) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.live {
+            return facts.files.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into());
+        }
+        // A pipe would keep a start, or a reload, waiting for ever.
+        if !fs::metadata(path)?.is_file() {
+            return Err(io::Error::other("it is not a file"));
+        }
+        let contents = fs::read(path)?;
+        facts.files.insert(path.to_owned(), contents.clone());
+        Ok(contents)
+    }
+
+    /// The number of the user `name`, if there is one.
+    pub(super) fn uid(&self, name: &str) -> Option<u32> {
+        let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.live {
+            return facts.users.get(name).copied();
+        }
+        let uid = nix::unistd::User::from_name(name).ok().flatten()?.uid.as_raw();
+        facts.users.insert(name.to_owned(), uid);
+        Some(uid)
+    }
+
+    /// The host's name with its domain where that is known: from the kernel, completed by `/etc/hosts`, never by a look-up.
+    pub(super) fn fqdn(&self) -> String {
+        let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+        let hosts = self.read(Path::new("/etc/hosts")).unwrap_or_default();
+        let name = name.trim().trim_end_matches('.');
+        if name.is_empty() { "localhost".to_owned() } else { complete(name, &String::from_utf8_lossy(&hosts)) }
+    }
 }
 
 /// `name` with the domain that a line of the hosts file gives it.
@@ -29,7 +102,7 @@ fn complete(name: &str, hosts: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::complete;
+    use super::*;
 
     #[test]
     fn a_short_name_gets_its_domain_from_the_hosts_file() {
@@ -38,5 +111,24 @@ mod tests {
         assert_eq!(complete("mail", hosts), "mail");
         assert_eq!(complete("mail.example.net", hosts), "mail.example.net");
         assert_eq!(complete("localhost", "127.0.0.1 localhost.localdomain localhost"), "localhost");
+    }
+
+    #[test]
+    fn what_was_asked_is_remembered_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let (asked, other) = (folder.path().join("asked"), folder.path().join("other"));
+        fs::write(&asked, "one").unwrap();
+        fs::write(&other, "two").unwrap();
+        let here = Host::here();
+        assert_eq!(here.read(&asked).unwrap(), b"one");
+        assert_eq!(here.uid("root"), Some(0));
+        assert_eq!(here.uid("nobody.of.this.name"), None);
+        assert!(here.read(folder.path()).unwrap_err().to_string().contains("not a file"));
+
+        fs::write(&asked, "changed").unwrap();
+        let remembered = Host::remembered(here.facts());
+        assert_eq!(remembered.read(&asked).unwrap(), b"one");
+        assert_eq!(remembered.read(&other).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(remembered.uid("root"), Some(0));
     }
 }

@@ -1,8 +1,8 @@
 //! From a file and the command line's overrides to a [`Config`].
 
-use std::{fs, path::Path};
+use std::path::Path;
 
-use super::{Config, Problem, Problems, build, document::Document, problem::Place, values::Values};
+use super::{Config, Host, Problem, Problems, build, document::Document, problem::Place, values::Values};
 
 /// A configuration that can be run.
 #[derive(Debug, Clone)]
@@ -23,16 +23,16 @@ impl Loaded {
     }
 }
 
-/// Reads a configuration and every file that it names. `overrides` are `KEY=VALUE` pairs of the command line; the last one counts.
+/// Reads a configuration and every file that it names, all from `host`. `overrides` are `KEY=VALUE` pairs of the command line; the last one counts.
 ///
 /// # Errors
 /// Everything that is wrong, at once.
-pub fn load(path: &Path, overrides: &[(String, String)]) -> Result<Loaded, Problems> {
+pub fn load(host: &Host, path: &Path, overrides: &[(String, String)]) -> Result<Loaded, Problems> {
     let name = path.display().to_string();
     let whole = |message: String| Problems(vec![Problem { place: Place::file(&name), message, suggestion: None }]);
-    let bytes = fs::read(path).map_err(|error| whole(format!("can't read the configuration: {error}")))?;
+    let bytes = host.read(path).map_err(|error| whole(format!("can't read the configuration: {error}")))?;
     match String::from_utf8(bytes) {
-        Ok(text) => load_text(&text, path, overrides),
+        Ok(text) => load_from(host, &text, path, overrides),
         Err(error) => {
             let valid = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
             let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
@@ -42,17 +42,21 @@ pub fn load(path: &Path, overrides: &[(String, String)]) -> Result<Loaded, Probl
     }
 }
 
-/// As [`load`], with the text of the file at hand; `path` is what it is called, and where relative names start from.
+/// As [`load`], for this host, with the text of the file at hand; `path` is what it is called, and where relative names start from.
 ///
 /// # Errors
 /// Everything that is wrong, at once.
 pub fn load_text(text: &str, path: &Path, overrides: &[(String, String)]) -> Result<Loaded, Problems> {
+    load_from(&Host::here(), text, path, overrides)
+}
+
+fn load_from(host: &Host, text: &str, path: &Path, overrides: &[(String, String)]) -> Result<Loaded, Problems> {
     let name = path.display().to_string();
     let mut document = Document::parse(&name, text);
     for (key, value) in overrides {
         document.set(key, value);
     }
-    let mut values = Values::new(&name, document);
+    let mut values = Values::new(&name, document, host);
     let config = build::config(&mut values, path.parent().unwrap_or(Path::new("")));
     let Values { mut problems, mut warnings, notices, .. } = values;
     problems.sort();

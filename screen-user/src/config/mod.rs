@@ -31,6 +31,7 @@ use ipnet::IpNet;
 use crate::{access::AccessList, screen::policy::Policy};
 
 pub use duration::{DurationError, format_duration, parse_duration};
+pub use host::{Facts, Host};
 pub use load::{Loaded, load, load_text};
 pub use problem::{Place, Problem, Problems};
 pub use reference::{markdown, reference};
@@ -88,6 +89,8 @@ pub enum Layout {
 pub struct Resolver {
     /// The recursors; empty: the system's.
     pub servers: Vec<SocketAddr>,
+    /// The system's configuration, as resolv.conf(5) has it; empty where there are servers.
+    pub system: Vec<u8>,
     /// The limit on one look-up.
     pub timeout: Duration,
 }

@@ -3,7 +3,7 @@ use std::{path::Path, time::Duration};
 use proptest::prelude::*;
 
 use super::{
-    Backend, CacheBackend, ClientAddress, Config, KernelReply, Layout, Loaded, LogTarget, Steer, format_duration,
+    Backend, CacheBackend, ClientAddress, Config, Host, KernelReply, Layout, Loaded, LogTarget, Steer, format_duration,
     keys::{self, Default as KeyDefault, KEYS},
     load, load_text, markdown, parse_duration, reference,
 };
@@ -300,7 +300,7 @@ fn tables_are_read_from_files_and_in_place() {
         "[access]\nlist = [\n  { cidr = [\n    \"192.0.2.7 permit\",\n  ] },\n  \"cidr:list.cidr\",\n]\n",
     )
     .unwrap();
-    let loaded = load(&path, &[]).unwrap();
+    let loaded = load(&Host::here(), &path, &[]).unwrap();
     let decide = |address: &str| loaded.config.access.decide(address.parse().unwrap());
     assert_eq!(decide("192.0.2.7").verdict, Verdict::Permit);
     assert_eq!(decide("192.0.2.7").rule.unwrap().to_string(), format!("{}:4", path.display()));
@@ -318,9 +318,12 @@ fn files_that_are_no_text_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("x.toml");
     std::fs::write(&path, b"ports = [25]\nhostname = \"\xff\"\n").unwrap();
-    assert_eq!(load(&path, &[]).unwrap_err().to_string(), format!("{}:2: the text is not UTF-8", path.display()));
+    assert_eq!(
+        load(&Host::here(), &path, &[]).unwrap_err().to_string(),
+        format!("{}:2: the text is not UTF-8", path.display())
+    );
     let missing = directory.path().join("missing.toml");
-    assert!(load(&missing, &[]).unwrap_err().to_string().contains("can't read the configuration"));
+    assert!(load(&Host::here(), &missing, &[]).unwrap_err().to_string().contains("can't read the configuration"));
 }
 
 #[test]

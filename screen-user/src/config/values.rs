@@ -7,6 +7,7 @@ use crate::screen::policy::Action;
 use super::{
     document::{self, Document, Located, Value},
     duration::{format_duration, parse_duration},
+    host::Host,
     keys,
     problem::{Place, Problem},
 };
@@ -34,7 +35,8 @@ pub(super) const ACTIONS: &[(&str, Action)] =
 
 /// The values of all keys, and everything that is found on the way.
 #[derive(Debug)]
-pub(super) struct Values {
+pub(super) struct Values<'a> {
+    pub(super) host: &'a Host,
     given: BTreeMap<&'static str, Located>,
     path: String,
     pub(super) problems: Vec<Problem>,
@@ -42,10 +44,10 @@ pub(super) struct Values {
     pub(super) notices: Vec<String>,
 }
 
-impl Values {
-    pub(super) fn new(path: &str, document: Document) -> Self {
+impl<'a> Values<'a> {
+    pub(super) fn new(path: &str, document: Document, host: &'a Host) -> Self {
         let Document { values, problems } = document;
-        Self { given: values, path: path.to_owned(), problems, warnings: Vec::new(), notices: Vec::new() }
+        Self { host, given: values, path: path.to_owned(), problems, warnings: Vec::new(), notices: Vec::new() }
     }
 
     /// Whether the operator gave the key a value.

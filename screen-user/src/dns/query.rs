@@ -22,7 +22,7 @@ use hickory_resolver::{
         op::{DnsRequest, ResponseCode},
         rr::{Name, RData, RecordType},
     },
-    system_conf::read_system_conf,
+    system_conf::parse_resolv_conf,
 };
 use tokio::time::timeout;
 
@@ -114,7 +114,8 @@ impl Resolver {
     pub(super) fn new(config: &config::Resolver, needed: bool) -> Result<Self, SetupError> {
         let mut servers: Vec<_> = config.servers.iter().copied().map(name_server).collect();
         if servers.is_empty() && needed {
-            let (system, _) = read_system_conf().map_err(|error| SetupError::System(error.to_string()))?;
+            let (system, _) =
+                parse_resolv_conf(&config.system).map_err(|error| SetupError::System(error.to_string()))?;
             servers = system.name_servers().to_vec();
             if servers.is_empty() {
                 return Err(SetupError::NoResolver);

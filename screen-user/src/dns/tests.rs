@@ -29,7 +29,8 @@ fn quiet() -> Options {
 
 async fn gate(zones: &[&str], options: Options) -> (TestServer, Dnsbl, mpsc::Receiver<Report>) {
     let server = TestServer::start().await;
-    let resolver = config::Resolver { servers: vec![server.address], timeout: Duration::from_secs(10) };
+    let resolver =
+        config::Resolver { system: Vec::new(), servers: vec![server.address], timeout: Duration::from_secs(10) };
     let zones = zones.iter().map(|name| zone(name)).collect();
     let (dnsbl, reports) = Dnsbl::with_options(zones, &resolver, options).unwrap();
     (server, dnsbl, reports)
@@ -98,7 +99,8 @@ fn a_secret_zone_is_never_printed() {
 
 #[tokio::test]
 async fn a_zone_without_room_for_an_address_is_refused() {
-    let resolver = config::Resolver { servers: vec!["127.0.0.1:53".parse().unwrap()], timeout: LONG };
+    let resolver =
+        config::Resolver { system: Vec::new(), servers: vec!["127.0.0.1:53".parse().unwrap()], timeout: LONG };
     let long = ["a"; 100].join(".");
     for name in ["", ".", "a..b", &"x".repeat(64), &long] {
         let outcome = Dnsbl::with_options(vec![zone(name)], &resolver, quiet());
@@ -291,7 +293,11 @@ async fn a_slow_answer_is_one_query() {
 #[tokio::test]
 async fn a_resolver_that_is_silent_gives_way_to_the_next() {
     let (silent, live) = (TestServer::start().await, TestServer::start().await);
-    let resolver = config::Resolver { servers: vec![silent.address, live.address], timeout: Duration::from_secs(3) };
+    let resolver = config::Resolver {
+        system: Vec::new(),
+        servers: vec![silent.address, live.address],
+        timeout: Duration::from_secs(3),
+    };
     let (dnsbl, _reports) = Dnsbl::with_options(vec![zone("bl.test")], &resolver, quiet()).unwrap();
     for last in 1..=3 {
         let client = IpAddr::V4(Ipv4Addr::new(192, 0, 2, last));

@@ -10,12 +10,15 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Gate, feed::chain, from_now, unix_now};
+use super::{Gate, from_now, unix_now};
 use crate::{
     access::blocklist::Addresses,
     config::{Backend, Config},
     kernel::{Expiry, ListId},
-    operate::{exit::Failure, request::Import},
+    operate::{
+        exit::{Failure, chain},
+        request::Import,
+    },
 };
 
 /// The most lists.

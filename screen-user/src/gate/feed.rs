@@ -12,6 +12,7 @@ use crate::{
     access::runtime::{Entry, Kind, Origin},
     config::Steer,
     kernel::{DenyEntry, Expiry, KernelError, ListId, Plan},
+    operate::exit::chain,
     screen::{
         policy::Action,
         record::{Client, Record},
@@ -164,16 +165,4 @@ impl Gate {
             self.log.warn(format!("{what}: not in the kernel's tables, the screener decides: {}", chain(&error)));
         }
     }
-}
-
-/// An error and its causes, in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

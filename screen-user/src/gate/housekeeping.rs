@@ -4,11 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc::Receiver;
 
-use super::{Gate, Phase, feed::chain, unix_now};
+use super::{Gate, Phase, unix_now};
 use crate::{
     dns::{LateResult, Report},
     kernel::{KernelEvent, Reason},
-    operate::log::{DNSBLOG, Severity},
+    operate::{
+        exit::chain,
+        log::{DNSBLOG, Severity},
+    },
     screen::{log::LogLine, record::Client},
 };
 
@@ -16,8 +19,6 @@ use crate::{
 const TICK: Duration = Duration::from_secs(1);
 /// Ticks between two sweeps of the kernel's tables.
 const KERNEL_SWEEP_TICKS: u32 = 15;
-/// Ticks between two looks at all sockets.
-const SOCKET_TICKS: u32 = 10;
 /// Ticks between two changes of the key of the kernel's cookies.
 const KEY_TICKS: u32 = 60;
 /// Ticks between two sweeps of the remembered records.
@@ -32,12 +33,6 @@ impl Gate {
             ticks.tick().await;
             self.expire_entries();
             self.expire_lists();
-            if let Some(installation) = &self.installation
-                && count.is_multiple_of(SOCKET_TICKS)
-                && let Err(error) = installation.look_at_sockets()
-            {
-                self.log.warn(format!("sockets were not looked at: {}", chain(&error)));
-            }
             if let Some(kernel) = &self.kernel {
                 // Nothing that has expired has any effect until it is swept, so that a failure is only worth a line.
                 if count.is_multiple_of(KERNEL_SWEEP_TICKS)

@@ -5,7 +5,6 @@ mod entries;
 mod feed;
 mod history;
 mod housekeeping;
-mod interfaces;
 mod reload;
 mod run;
 mod view;
@@ -30,7 +29,8 @@ use crate::{
     config::Config,
     dns::{Dnsbl, Subscription},
     forward::{backend::Openings, relay::Traffic},
-    kernel::{Installation, Kernel},
+    keeper::Keeper,
+    kernel::Kernel,
     net::tls::TlsServer,
     operate::log::Log,
     screen::{
@@ -42,7 +42,7 @@ use crate::{
     },
 };
 
-pub use run::run;
+pub use run::screen;
 
 /// Connections whose PROXY header may be awaited at one time.
 const PROXY_WAITS: u32 = 10_000;
@@ -60,7 +60,7 @@ pub struct Gate {
     tls: ArcSwapOption<TlsServer>,
     store: Store,
     kernel: Option<Kernel>,
-    installation: Option<Installation>,
+    keeper: Keeper,
     log: Log,
     notices: Mutex<Vec<String>>,
     counts: Counts,

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use super::Gate;
 use crate::{
     config::{self, Config},
+    keeper::Reread,
     net::tls::TlsServer,
     operate::exit::Failure,
     screen::policy::Policy,
@@ -29,10 +30,13 @@ impl Gate {
     /// # Errors
     /// Something is wrong with them: the running configuration stays as it is.
     fn reload(self: &Arc<Self>) -> Result<Vec<String>, Failure> {
-        self.log.reopen();
-        let loaded = config::load(&self.source.path, &self.source.overrides).map_err(Failure::usage)?;
+        let Reread { host, log } = self.keeper.reload()?;
+        if let Some(file) = log {
+            self.log.replace(file);
+        }
+        let loaded = config::load(&host, &self.source.path, &self.source.overrides).map_err(Failure::usage)?;
         let mut said = loaded.remarks();
-        let tls = TlsServer::for_config(&loaded.config.tls).map_err(Failure::usage)?;
+        let tls = TlsServer::for_config(&loaded.config.tls, &host).map_err(Failure::usage)?;
         let new = loaded.config;
         let old = self.config.load_full();
         let fixed = fixed_keys(&old, &new);
@@ -49,6 +53,10 @@ impl Gate {
         self.offer_tls();
         *self.notices.lock().unwrap_or_else(PoisonError::into_inner) = said.clone();
         self.feed_everything();
+        // It is in force whatever the keeper says; only the next screener would not know of it.
+        if let Err(failure) = self.keeper.adopt() {
+            self.log.warn(failure.message);
+        }
         said.push("reloaded".into());
         Ok(said)
     }

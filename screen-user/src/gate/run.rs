@@ -1,10 +1,12 @@
-//! From a configuration file to a running gate, and back to a free port.
+//! The screener, from what the keeper hands it to the end of its last session.
 
 use std::{
-    io,
-    net::{SocketAddr, TcpListener},
-    os::fd::AsFd as _,
-    path::{Path, PathBuf},
+    net::TcpListener,
+    os::unix::{
+        net::{UnixListener, UnixStream as StdStream},
+        process::parent_id,
+    },
+    path::PathBuf,
     sync::{
         Arc, Mutex, RwLock,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -13,32 +15,24 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::{
-    net::UnixListener,
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-};
+use tokio::{io::AsyncReadExt as _, net::UnixStream, sync::watch};
 
-use super::{
-    Counts, Gate, Phase,
-    blocklists::Imported,
-    feed::{Fed, chain},
-    history::History,
-    interfaces, unix_now,
-};
+use super::{Counts, Gate, Phase, blocklists::Imported, feed::Fed, history::History, unix_now};
 use crate::{
     access::runtime::RuntimeLists,
-    cache::Store,
-    config::{self, CacheBackend, ClientAddress, Config, Layout, Loaded},
-    forward::{backend::Openings, probe, relay::Traffic},
-    kernel::{Family, Installation, Kernel, KernelError, Plan},
+    cache::{Disk as _, StateFile, Store},
+    config::{self, CacheBackend, Host, Loaded},
+    forward::{backend::Openings, relay::Traffic},
+    keeper::{Equipment, Keeper, RELOAD, STOP},
+    kernel::{Kernel, Maps, Plan},
     net::{listener, tls::TlsServer},
     operate::{
         control,
         exit::Failure,
-        log::{Log, Writer},
+        log::{Log, Target, Writer},
         trace,
     },
+    sandbox,
     screen::Screen,
 };
 
@@ -52,27 +46,66 @@ pub(super) struct Source {
     pub(super) overrides: Vec<(String, String)>,
 }
 
-/// Runs the gate in the foreground until it is told to stop.
+/// Runs the screener, which the keeper has started, until the keeper tells it to stop or ends.
 ///
 /// # Errors
-/// The configuration is wrong (exit 64), something that it needs is not there (69), or a privilege is missing (77). Nothing
-/// has been started or changed then.
-pub fn run(path: &Path, overrides: &[(String, String)]) -> Result<(), Failure> {
-    let loaded = config::load(path, overrides).map_err(Failure::usage)?;
-    let source = Source { path: path.to_owned(), overrides: overrides.to_vec() };
+/// Something is wrong with what it was handed. The keeper has been told.
+pub fn screen() -> Result<(), Failure> {
+    let equipment = Equipment::receive()?;
+    let keeper = equipment.keeper.clone();
+    screen_with(equipment).inspect_err(|failure| keeper.fail(failure))
+}
+
+fn screen_with(equipment: Equipment) -> Result<(), Failure> {
+    let Equipment { keeper, orders, control, listeners, log, maps, finds_servers, host, config, overrides, notices } =
+        equipment;
+    let loaded = config::load(&host, &config, &overrides).map_err(Failure::usage)?;
+    // The keeper is its parent, and what operators know the gate by.
+    let target = Target::shared(&loaded.config.log.target, parent_id(), log);
+    let target = target.map_err(|error| Failure::of_system(&error))?;
+    // Before the first thread, and before the first byte from the network.
+    let missing = sandbox::enter().map_err(Failure::unavailable)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::unavailable)?;
-    let (log, writer) = Log::open(&loaded.config.log.target).map_err(|error| system_failure(&error))?;
-    trace::into_log(log.clone(), loaded.config.kernel.debug);
-    let result = runtime.block_on(serve(loaded, source, log));
+    let (log, writer) = Log::start(target).map_err(|error| Failure::of_system(&error))?;
+    trace::into_log(log.clone(), false);
+    let work = Work {
+        notices: [loaded.remarks(), notices, missing].concat(),
+        source: Source { path: config, overrides },
+        loaded,
+        host,
+        log,
+        keeper,
+        maps,
+        finds_servers,
+    };
+    let result = runtime.block_on(serve(work, orders, control, listeners));
     // Sessions that outlived the drain are cut here.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Writer::finish(writer);
     result
 }
 
-async fn serve(loaded: Loaded, source: Source, log: Log) -> Result<(), Failure> {
-    let control_socket = loaded.config.control_socket.clone();
-    let (gate, listeners, control) = start(loaded, source, log).await?;
+/// What a gate is made of.
+struct Work {
+    loaded: Loaded,
+    host: Host,
+    source: Source,
+    notices: Vec<String>,
+    log: Log,
+    keeper: Keeper,
+    maps: Option<Maps>,
+    finds_servers: bool,
+}
+
+async fn serve(
+    work: Work,
+    orders: StdStream,
+    control: UnixListener,
+    listeners: Vec<TcpListener>,
+) -> Result<(), Failure> {
+    orders.set_nonblocking(true).map_err(Failure::unavailable)?;
+    let orders = UnixStream::from_std(orders).map_err(Failure::unavailable)?;
+    let gate = start(work)?;
     let phase = gate.phase.subscribe();
     for listener in listeners {
         let (gate, phase) = (Arc::clone(&gate), phase.clone());
@@ -82,47 +115,29 @@ async fn serve(loaded: Loaded, source: Source, log: Log) -> Result<(), Failure> 
             }
         });
     }
-    tokio::spawn(control::serve(control, Arc::clone(&gate), phase.clone()));
-    tokio::spawn(Arc::clone(&gate).keep_house());
-    tokio::spawn(Arc::clone(&gate).log_kernel_events());
-    if let Some(messages) = gate.installation.as_ref().and_then(Installation::messages) {
-        tokio::spawn(messages.pass_on());
-    }
-    let following = Arc::clone(&gate);
+    let (serving, phase_of_control) = (Arc::clone(&gate), phase.clone());
     tokio::spawn(async move {
-        if let Some(installation) = &following.installation {
-            interfaces::follow(installation, &following.log).await;
+        if let Err(error) = control::serve(control, Arc::clone(&serving), phase_of_control).await {
+            serving.log.warn(format!("the control socket ended: {error}"));
         }
     });
+    tokio::spawn(Arc::clone(&gate).keep_house());
+    tokio::spawn(Arc::clone(&gate).log_kernel_events());
     gate.log.info("ready");
-    // Without systemd there is nobody to notify.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    gate.until_told_to_stop(phase).await?;
-    // Nothing is left to do about a socket that somebody else removed.
-    let _ = std::fs::remove_file(control_socket);
+    gate.until_told_to_stop(phase, orders).await;
     Ok(())
 }
 
 /// Everything that can fail, before the first client is touched.
-async fn start(
-    loaded: Loaded,
-    source: Source,
-    log: Log,
-) -> Result<(Arc<Gate>, Vec<TcpListener>, UnixListener), Failure> {
-    let mut notices = loaded.remarks();
+fn start(work: Work) -> Result<Arc<Gate>, Failure> {
+    let Work { loaded, host, source, mut notices, log, keeper, maps, finds_servers } = work;
     let config = loaded.config;
-    let control = control::listen(&config.control_socket).map_err(|error| system_failure(&error))?;
-    let listeners = config
-        .listen
-        .iter()
-        .map(|&address| listener::listen(address))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(listen_failure)?;
-    let tls = TlsServer::for_config(&config.tls).map_err(Failure::usage)?.map(Arc::new);
-    let opened = Store::open(&config.cache, &config.state_directory);
+    let tls = TlsServer::for_config(&config.tls, &host).map_err(Failure::usage)?.map(Arc::new);
+    let path = StateFile::within(&config.state_directory).path().to_owned();
+    let opened = Store::open(&config.cache, keeper.store(path));
     notices.extend(opened.complaint);
-    notices.extend(probe::unreachable(&config).await);
-    let (installation, kernel) = start_kernel(&config, &mut notices)?.unzip();
+    let kernel = maps.map(|maps| Kernel::open(maps, &Plan::from_config(&config), finds_servers)).transpose();
+    let kernel = kernel.map_err(|error| Failure::of_kernel(&error))?;
     for notice in &notices {
         log.warn(notice.clone());
     }
@@ -139,7 +154,7 @@ async fn start(
         tls: ArcSwapOption::from(tls),
         store: opened.store,
         kernel,
-        installation,
+        keeper,
         log,
         notices: Mutex::new(notices),
         counts: Counts::default(),
@@ -156,142 +171,89 @@ async fn start(
     gate.set_dnsbl(&gate.config.load_full())?;
     gate.restore_entries(opened.entries);
     gate.feed_everything();
-    if let (Some(kernel), Some(installation)) = (&gate.kernel, &gate.installation) {
-        for listener in &listeners {
-            register(installation, listener).map_err(|error| kernel_failure(&error))?;
-        }
-        // The tables are complete: from here on the programs decide by them. The mail server listens already, or known-good clients would meet
-        // the screener.
-        kernel
-            .begin_steering()
-            .and_then(|()| installation.look_at_sockets())
-            .and_then(|()| installation.activate())
-            .and_then(|()| installation.look_at_sockets())
-            .map_err(|error| kernel_failure(&error))?;
+    if let Some(kernel) = &gate.kernel {
+        kernel.begin_steering().map_err(|error| Failure::of_kernel(&error))?;
     }
-    Ok((gate, listeners, control))
+    // The tables are complete: from here on the programs decide by them.
+    gate.keeper.activate()?;
+    Ok(gate)
 }
 
-/// What the system refused, with the status for it.
-fn system_failure(error: &io::Error) -> Failure {
-    if error.kind() == io::ErrorKind::PermissionDenied {
-        Failure::no_permission(error)
-    } else {
-        Failure::unavailable(error)
-    }
+/// What the keeper wants.
+enum Order {
+    Stop,
+    Reload,
+    /// The keeper is gone, and with it whoever could give orders.
+    Orphaned,
 }
 
-fn listen_failure(error: io::Error) -> Failure {
-    if error.kind() == io::ErrorKind::PermissionDenied {
-        Failure::no_permission(format!("{error}: CAP_NET_BIND_SERVICE is missing"))
-    } else {
-        Failure::unavailable(error)
-    }
-}
-
-fn kernel_failure(error: &KernelError) -> Failure {
-    let message = chain(error);
-    match error {
-        KernelError::Privilege { .. } => Failure::no_permission(message),
-        KernelError::Plan(_) => Failure::usage(message),
-        _ => Failure::unavailable(message),
-    }
-}
-
-/// Makes a listener the one that strangers of its families are given to.
-fn register(installation: &Installation, listener: &TcpListener) -> Result<(), KernelError> {
-    let families: &[Family] = match listener.local_addr() {
-        Ok(SocketAddr::V4(_)) => &[Family::Ipv4],
-        Ok(SocketAddr::V6(address)) if address.ip().is_unspecified() => &[Family::Ipv4, Family::Ipv6],
-        _ => &[Family::Ipv6],
-    };
-    families.iter().try_for_each(|&family| installation.register_listener(listener.as_fd(), family))
-}
-
-/// Starts the kernel half if it is wanted. In layout `front` the gate works without it, and says so.
-fn start_kernel(config: &Config, notices: &mut Vec<String>) -> Result<Option<(Installation, Kernel)>, Failure> {
-    let needed = if config.layout == Layout::InPlace {
-        Some("layout = \"in-place\"")
-    } else if config.forward.client_address == ClientAddress::Kernel {
-        Some("forward.client_address = \"kernel\"")
-    } else if config.kernel.steer == config::Steer::On {
-        Some("forward.steer = \"on\"")
-    } else {
-        None
-    };
-    if !config.kernel.enabled {
-        return match needed {
-            Some(key) => Err(Failure::usage(format!("{key} needs the kernel part, and kernel.mode is \"off\""))),
-            None => Ok(None),
-        };
-    }
-    let plan = Plan::from_config(config);
-    let started = Installation::start(&plan).and_then(|installation| {
-        let kernel = Kernel::open(installation.maps()?, &plan, installation.finds_servers())?;
-        Ok((installation, kernel))
-    });
-    match (started, needed) {
-        (Ok(started), _) => Ok(Some(started)),
-        (Err(error), Some(key)) => {
-            let failure = kernel_failure(&error);
-            Err(Failure { message: format!("{key} needs the kernel part: {}", failure.message), ..failure })
-        }
-        (Err(error), None) => {
-            notices.push(format!(
-                "kernel part off: {}; every client meets the screener, and deny lists are enforced there",
-                chain(&error)
-            ));
-            Ok(None)
+async fn next_order(orders: &mut UnixStream) -> Order {
+    loop {
+        match orders.read_u8().await {
+            Ok(STOP) => return Order::Stop,
+            Ok(RELOAD) => return Order::Reload,
+            Ok(_) => {}
+            Err(_) => return Order::Orphaned,
         }
     }
 }
 
 impl Gate {
-    async fn until_told_to_stop(self: &Arc<Self>, mut phase: watch::Receiver<Phase>) -> Result<(), Failure> {
-        let mut terminate = signal(SignalKind::terminate()).map_err(Failure::unavailable)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::unavailable)?;
-        let mut hang_up = signal(SignalKind::hangup()).map_err(Failure::unavailable)?;
-        loop {
+    async fn until_told_to_stop(self: &Arc<Self>, mut phase: watch::Receiver<Phase>, mut orders: UnixStream) {
+        let orphaned = loop {
             tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                _ = phase.wait_for(|phase| *phase >= Phase::StopAsked) => break,
-                _ = hang_up.recv() => {
-                    // Whoever sent the signal reads the log.
-                    let _ = self.reload_and_log();
-                }
+                order = next_order(&mut orders) => match order {
+                    Order::Stop => break false,
+                    Order::Orphaned => break true,
+                    Order::Reload => {
+                        let gate = Arc::clone(self);
+                        // Whoever sent the signal reads the log.
+                        let _ = tokio::task::spawn_blocking(move || gate.reload_and_log()).await;
+                    }
+                },
+                _ = phase.wait_for(|phase| *phase >= Phase::StopAsked) => break false,
             }
+        };
+        if orphaned {
+            // A new keeper is to find the sockets and the cache file free. Strangers get what `kernel.on_screener_down` says, known-good
+            // clients the mail server.
+            self.log.warn("the keeper is gone");
+        } else {
+            // First of all the port goes back: from here on every new client meets the mail server. Whoever is in a listener's queue by
+            // then is still taken, as the queue would be reset with its listener.
+            self.release_port().await;
         }
-        // Nothing is left to do about a systemd that is not there.
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-        // First of all the port goes back: from here on every new client meets the mail server. Whoever is in a listener's queue by
-        // then is still taken, as the queue would be reset with its listener.
-        self.release_port();
         self.phase.send_replace(Phase::Closing);
         self.log.info(format!("stopping: {} connections go on", self.counts.connections.load(Ordering::Relaxed)));
-        tokio::select! {
-            () = drained(&self.counts) => {}
-            () = tokio::time::sleep(DRAIN_LIMIT) => {}
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        if orphaned {
+            self.store.close();
+            tokio::time::timeout(DRAIN_LIMIT, drained(&self.counts)).await.unwrap_or_default();
+        } else {
+            tokio::select! {
+                () = drained(&self.counts) => {}
+                () = tokio::time::sleep(DRAIN_LIMIT) => {}
+                () = hurried(&mut orders) => {}
+            }
+            self.store.flush();
         }
-        self.store.flush();
         self.log.info("stopped");
-        Ok(())
     }
 
     /// Gives the port to the mail server. The kernel goes on with what it knows, unless its programs are to be taken off.
-    fn release_port(&self) {
-        let (Some(kernel), Some(installation)) = (&self.kernel, &self.installation) else { return };
-        if self.detaches.load(Ordering::Acquire) {
-            return installation.release_port();
+    async fn release_port(self: &Arc<Self>) {
+        let mut detach = self.detaches.load(Ordering::Acquire);
+        if let (Some(kernel), false) = (&self.kernel, detach)
+            && let Err(error) = kernel.release()
+        {
+            self.log.warn(format!("the kernel's programs are taken off: {error}"));
+            detach = true;
         }
-        match kernel.release() {
-            Ok(()) => installation.leave(),
-            Err(error) => {
-                self.log.warn(format!("the kernel's programs are taken off: {}", chain(&error)));
-                installation.release_port();
-            }
+        let keeper = self.keeper.clone();
+        // The keeper may be busy, and is waited for.
+        match tokio::task::spawn_blocking(move || keeper.release(detach)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(failure)) => self.log.warn(failure.message),
+            Err(error) => self.log.warn(error.to_string()),
         }
     }
 
@@ -306,6 +268,11 @@ impl Gate {
         // It can't fail: the other end of the channel is the gate's own.
         let _ = self.phase.subscribe().wait_for(|phase| *phase == Phase::Closing).await;
     }
+}
+
+/// A second order to stop, or the end of the keeper.
+async fn hurried(orders: &mut UnixStream) {
+    while matches!(next_order(orders).await, Order::Reload) {}
 }
 
 async fn drained(counts: &Counts) {

@@ -13,7 +13,8 @@ use super::{Gate, run::backend_name, unix_now};
 use crate::{
     access::runtime::{Entry, Kind, Origin},
     config::Layout,
-    kernel::{Installation, Interface, Kernel, ListId},
+    keeper::Description,
+    kernel::{Interface, Kernel, ListId},
     operate::{
         cli::Which,
         exit::Failure,
@@ -36,7 +37,11 @@ impl Gate {
     /// The request can't be carried out; nothing has changed then.
     pub async fn handle(self: &Arc<Self>, request: Request) -> Result<Value, Failure> {
         match request {
-            Request::Status => Ok(self.status()),
+            Request::Status => {
+                // The keeper may be busy, and is waited for.
+                let gate = Arc::clone(self);
+                tokio::task::spawn_blocking(move || gate.status()).await.map_err(Failure::bug)
+            }
             Request::Explain { address } => Ok(self.explain(address.to_canonical())),
             Request::Deny(entry) => self.kept(move |gate| gate.deny(entry)).await,
             Request::Allow(entry) => self.kept(move |gate| gate.allow(entry)).await,
@@ -260,9 +265,9 @@ impl Gate {
                 "imported": self.blocklists(),
             },
             "cache": { "backend": backend_name(&config.cache.backend), "store": self.store.status() },
-            "kernel": match (&self.kernel, &self.installation) {
-                (Some(kernel), Some(installation)) => kernel_status(kernel, installation),
-                _ => json!({ "running": false, "mode": "user space only" }),
+            "kernel": match &self.kernel {
+                Some(kernel) => kernel_status(kernel, self.keeper.describe()),
+                None => json!({ "running": false, "mode": "user space only" }),
             },
             "dnsbl": self.dnsbl.load().as_ref().map(|dnsbl| dnsbl.stats()),
             "notices": *self.notices.lock().unwrap_or_else(PoisonError::into_inner),
@@ -307,9 +312,10 @@ fn interface(interface: &Interface) -> Value {
     })
 }
 
-fn kernel_status(kernel: &Kernel, installation: &Installation) -> Value {
+fn kernel_status(kernel: &Kernel, described: Result<Description, Failure>) -> Value {
     let status = kernel.status();
-    let attached = installation.attached();
+    let described = described.unwrap_or_else(|failure| Description::unknown(&failure.message));
+    let attached = described.attached.unwrap_or_default();
     let interfaces: Vec<Value> = attached.interfaces.iter().map(interface).collect();
     let tables: Vec<Value> = status
         .tables
@@ -330,7 +336,7 @@ fn kernel_status(kernel: &Kernel, installation: &Installation) -> Value {
         "running": true,
         "interfaces": interfaces,
         "programs": attached.programs,
-        "mail_server_listeners": installation.servers().unwrap_or_default(),
+        "mail_server_listeners": described.servers,
         "tables": tables,
         "packets": totals,
         "notes": notes,

@@ -1,21 +1,20 @@
 //! What the kernel counts, read.
 
-use std::{net::IpAddr, time::Duration};
+use std::{io, net::IpAddr, os::fd::AsFd as _, time::Duration};
 
-use aya::{
-    maps::{HashMap, MapData, MapError, PerCpuHashMap, PerCpuValues},
-    util::nr_cpus,
-};
+use aya::maps::{HashMap, MapData, MapError};
 use screen_common::{
     abi::{CLIENT_ENTRIES, Client, Refused, Total, TotalKey, map},
     address::IpKey,
     reason::Reason,
 };
 
-use super::{KernelError, clock::now_ns, prefix::address_of};
-
-/// Of the kernel's `bpf.h`: only where there is no such entry.
-const BPF_NOEXIST: u64 = 1;
+use super::{
+    KernelError,
+    clock::now_ns,
+    prefix::address_of,
+    syscall::{self, Processors},
+};
 
 /// How long a client without a connection is shown.
 const IDLE: Duration = Duration::from_secs(2 * 3_600);
@@ -26,27 +25,32 @@ const IDLE_CROWDED: Duration = Duration::from_secs(60);
 pub(super) struct Counts {
     pub(super) clients: HashMap<MapData, IpKey, Client>,
     pub(super) refused: HashMap<MapData, IpKey, Refused>,
-    pub(super) totals: PerCpuHashMap<MapData, TotalKey, Total>,
+    /// [`Total`] by [`TotalKey`], for each processor.
+    pub(super) totals: MapData,
+    pub(super) processors: Processors,
 }
+
+/// The kernel rounds each value up to eight bytes.
+const _: () = assert!(size_of::<Total>().is_multiple_of(8));
 
 impl Counts {
     /// Makes an entry for every reason; the kernel counts only those that are there.
-    pub(super) fn open_totals(&mut self) -> Result<(), KernelError> {
-        let processors = nr_cpus().map_err(|(path, error)| KernelError::system(format!("read {path}"), error))?;
+    pub(super) fn open_totals(&self) -> Result<(), KernelError> {
+        let totals = self.totals.fd().as_fd();
         for reason in Reason::ALL {
-            let zeroes = PerCpuValues::try_from(vec![Total::default(); processors])
-                .map_err(|error| KernelError::system("count processors", error))?;
-            match self.totals.insert(TotalKey { reason }, zeroes, BPF_NOEXIST) {
+            match syscall::insert_zeroes::<_, Total>(totals, &TotalKey { reason }, self.processors) {
                 // A former gate's, which goes on.
-                Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                other => other.map_err(KernelError::map(map::TOTALS))?,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                done => done.map_err(|error| KernelError::system("write totals", error))?,
             }
         }
         Ok(())
     }
 
     pub(super) fn total(&self, reason: Reason) -> Result<Total, KernelError> {
-        let values = self.totals.get(&TotalKey { reason }, 0).map_err(KernelError::map(map::TOTALS))?;
+        let totals = self.totals.fd().as_fd();
+        let values = syscall::lookup_each::<_, Total>(totals, &TotalKey { reason }, self.processors)
+            .map_err(|error| KernelError::system("read totals", error))?;
         Ok(values.iter().fold(Total::default(), |sum, value| Total {
             packets: sum.packets.wrapping_add(value.packets),
             events: sum.events.wrapping_add(value.events),
@@ -92,7 +96,7 @@ fn found<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(None),
-        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }

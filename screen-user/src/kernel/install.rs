@@ -4,6 +4,7 @@ use std::{
     error::Error as _,
     fmt,
     fs::File,
+    io,
     net::SocketAddr,
     os::fd::{AsRawFd as _, BorrowedFd},
     sync::Mutex,
@@ -11,7 +12,7 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{MapData, SockHash, SockMap},
+    maps::{Map, MapData, MapError, SockHash, SockMap},
     programs::{Program, ProgramError, SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp},
 };
 use screen_common::abi::{LISTENER_IPV4, LISTENER_IPV6, ServerKey, map, program};
@@ -192,6 +193,25 @@ impl Installation {
         lock(&self.listeners).set(index, &socket.as_raw_fd(), 0).map_err(KernelError::map(map::LISTENERS))
     }
 
+    /// Strangers are given to nobody any more, by whichever programs are at work, this installation's or a former one's: they get what
+    /// `kernel.on_screener_down` says.
+    ///
+    /// # Errors
+    ///
+    /// The map could not be written.
+    pub fn unregister_listeners(&self) -> Result<(), KernelError> {
+        // What is pinned is what decides.
+        let pinned = MapData::from_pin(self.pins.map(map::LISTENERS)).and_then(Map::from_map_data);
+        let mut listeners: SockMap<MapData> =
+            pinned.and_then(TryInto::try_into).map_err(KernelError::map(map::LISTENERS))?;
+        [LISTENER_IPV4, LISTENER_IPV6].iter().try_for_each(|index| match listeners.clear_index(index) {
+            // Nobody was registered for this family.
+            Err(MapError::KeyNotFound) => Ok(()),
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+            cleared => cleared.map_err(KernelError::map(map::LISTENERS)),
+        })
+    }
+
     /// Gives the port back: when this returns no packet is dropped any more and every new connection meets whoever listens on the
     /// port. What shows the true clients of relayed connections stays until the end. To be called before the screener's listeners
     /// are closed, or strangers are refused in between.
@@ -260,7 +280,11 @@ impl Installation {
     pub fn attached(&self) -> Attached {
         let interfaces = lock(&self.interfaces);
         let notes = self.notes.iter().cloned().chain(interfaces.notes()).collect();
-        Attached { interfaces: interfaces.list(), programs: self.attached.clone(), notes }
+        Attached {
+            interfaces: interfaces.list(),
+            programs: self.attached.iter().map(|name| (*name).to_owned()).collect(),
+            notes,
+        }
     }
 
     /// The programs' debug messages, for the one who passes them on; `None` if they were not asked for.

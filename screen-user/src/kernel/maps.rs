@@ -11,16 +11,18 @@ use aya::{
     maps::{Map, MapData, MapError},
 };
 
-use super::KernelError;
+use super::{KernelError, syscall::Processors};
 
 /// Descriptors of maps, by name. Whoever holds them may read and write the maps, whatever his privileges.
-#[derive(Default)]
-pub struct Maps(BTreeMap<String, OwnedFd>);
+pub struct Maps {
+    maps: BTreeMap<String, OwnedFd>,
+    processors: Processors,
+}
 
 impl Maps {
     /// The maps of these names in a loaded object.
     pub(super) fn of(ebpf: &Ebpf, names: &[&'static str]) -> Result<Self, KernelError> {
-        let mut maps = Self::default();
+        let mut maps = Self::new(Processors::count()?);
         for &name in names {
             let descriptor = ebpf.map(name).and_then(data).ok_or_else(|| missing(name))?.fd().as_fd();
             let copy = descriptor
@@ -31,26 +33,44 @@ impl Maps {
         Ok(maps)
     }
 
+    /// None yet, on a host with so many processors.
+    #[must_use]
+    pub fn new(processors: Processors) -> Self {
+        Self { maps: BTreeMap::new(), processors }
+    }
+
+    /// How many values a per-processor map has under each key.
+    #[must_use]
+    pub fn processors(&self) -> Processors {
+        self.processors
+    }
+
     /// Adds the map `name`.
     pub fn insert(&mut self, name: String, descriptor: OwnedFd) {
-        self.0.insert(name, descriptor);
+        self.maps.insert(name, descriptor);
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
-        self.0.iter().map(|(name, descriptor)| (name.as_str(), descriptor.as_fd()))
+        self.maps.iter().map(|(name, descriptor)| (name.as_str(), descriptor.as_fd()))
     }
 
     /// The map `name`, as the type of map that it is.
     pub(super) fn take<T: TryFrom<Map, Error = MapError>>(&mut self, name: &'static str) -> Result<T, KernelError> {
-        let descriptor = self.0.remove(name).ok_or_else(|| missing(name))?;
-        MapData::from_fd(descriptor).and_then(Map::from_map_data).and_then(T::try_from).map_err(KernelError::map(name))
+        let data = self.take_data(name)?;
+        Map::from_map_data(data).and_then(T::try_from).map_err(KernelError::map(name))
+    }
+
+    /// The map `name`, whatever its type.
+    pub(super) fn take_data(&mut self, name: &'static str) -> Result<MapData, KernelError> {
+        let descriptor = self.maps.remove(name).ok_or_else(|| missing(name))?;
+        MapData::from_fd(descriptor).map_err(KernelError::map(name))
     }
 }
 
 impl fmt::Debug for Maps {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_set().entries(self.0.keys()).finish()
+        formatter.debug_set().entries(self.maps.keys()).finish()
     }
 }
 

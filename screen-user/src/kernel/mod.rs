@@ -67,6 +67,7 @@ pub use self::{
     relay::RelayGuard,
     saved_syn::{save_syn, take_saved_syn},
     status::{Attached, Interface, Mode, Status, Step, Table},
+    syscall::Processors,
 };
 use self::{
     counts::Counts,
@@ -156,10 +157,11 @@ impl Kernel {
         let mut proxies = Proxies::new(maps.take(map::PROXIES)?)?;
         proxies.replace(&plan.proxies)?;
         let pass = PassList::new(maps.take(map::PASS)?);
-        let mut counts = Counts {
+        let counts = Counts {
             clients: maps.take(map::CLIENTS)?,
             refused: maps.take(map::REFUSED)?,
-            totals: maps.take(map::TOTALS)?,
+            totals: maps.take_data(map::TOTALS)?,
+            processors: maps.processors(),
         };
         counts.open_totals()?;
         let relays = Relays::new(maps.take(map::RELAY_CLIENTS)?);

@@ -2,13 +2,15 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// What is attached, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attached {
     /// Where the gate is attached, and where not.
     pub interfaces: Vec<Interface>,
     /// The other programs that are attached.
-    pub programs: Vec<&'static str>,
+    pub programs: Vec<String>,
     /// What differs from what the configuration asks for, in words.
     pub notes: Vec<String>,
 }
@@ -23,7 +25,7 @@ pub struct Status {
 }
 
 /// An interface and how the gate is attached to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interface {
     /// Its name.
     pub name: String,
@@ -36,7 +38,7 @@ pub struct Interface {
 }
 
 /// A way to attach the gate that was not taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// Which.
     pub rung: Mode,
@@ -47,7 +49,7 @@ pub struct Step {
 }
 
 /// How the gate is attached to an interface.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
     /// XDP in the driver.
     Native,

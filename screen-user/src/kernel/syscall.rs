@@ -12,6 +12,10 @@ use std::{
 
 use aya::Pod;
 
+use serde::{Deserialize, Serialize};
+
+use super::KernelError;
+
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
@@ -101,6 +105,48 @@ pub(super) fn update_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], valu
 /// such command for this kind of map.
 pub(super) fn delete_batch<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> usize {
     batch(BPF_MAP_DELETE_BATCH, map, keys, 0)
+}
+
+/// The values of a per-processor map under `key`, one for each processor that there may be.
+///
+/// aya has the same, but reads the number of processors from a file each time.
+pub(super) fn lookup_each<K: Pod, V: Pod + Default>(
+    map: BorrowedFd<'_>,
+    key: &K,
+    processors: Processors,
+) -> io::Result<Vec<V>> {
+    let mut values = vec![V::default(); processors.0];
+    element(BPF_MAP_LOOKUP_ELEM, map, key, values.as_mut_ptr() as u64, 0)?;
+    Ok(values)
+}
+
+/// Writes zeroes under `key` of a per-processor map, unless there is an entry.
+pub(super) fn insert_zeroes<K: Pod, V: Pod + Default>(
+    map: BorrowedFd<'_>,
+    key: &K,
+    processors: Processors,
+) -> io::Result<()> {
+    const BPF_NOEXIST: u64 = 1;
+    let zeroes = vec![V::default(); processors.0];
+    element(BPF_MAP_UPDATE_ELEM, map, key, zeroes.as_ptr() as u64, BPF_NOEXIST)
+}
+
+fn element<K: Pod>(command: libc::c_long, map: BorrowedFd<'_>, key: &K, value: u64, flags: u64) -> io::Result<()> {
+    let map_fd = u32::try_from(map.as_raw_fd()).map_err(io::Error::other)?;
+    let mut attributes = Element { map_fd, reserved: 0, key: std::ptr::from_ref(key) as u64, value, flags };
+    bpf(command, &mut attributes).map(drop)
+}
+
+/// How many processors there may be: as many values the kernel reads and writes of a per-processor map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Processors(usize);
+
+impl Processors {
+    /// As the kernel says, in a file.
+    pub(super) fn count() -> Result<Self, KernelError> {
+        let count = aya::util::nr_cpus();
+        count.map(Self).map_err(|(path, error)| KernelError::system(format!("read {path}"), error))
+    }
 }
 
 fn batch<K: Pod>(command: libc::c_long, map: BorrowedFd<'_>, keys: &[K], values: u64) -> usize {

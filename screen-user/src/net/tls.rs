@@ -1,12 +1,11 @@
-//! The certificate and key of STARTTLS: loaded, and loaded again without touching a session.
+//! The certificate and key of STARTTLS.
 
 use std::{
-    fs, io,
+    fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use arc_swap::ArcSwap;
 use rustls::{
     InconsistentKeys, ServerConfig,
     crypto::ring,
@@ -17,7 +16,7 @@ use rustls::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::config;
+use crate::config::{self, Host};
 
 /// Why TLS can't be offered; names the file to look at.
 #[derive(Debug, thiserror::Error)]
@@ -64,61 +63,53 @@ pub enum TlsError {
     },
 }
 
-/// TLS as it is offered now.
-#[derive(Debug)]
-pub struct TlsServer {
-    certificate: PathBuf,
-    key: PathBuf,
-    current: ArcSwap<ServerConfig>,
+/// TLS as it is offered, with the certificate and key that were there when it was made.
+#[derive(Clone)]
+pub struct TlsServer(TlsAcceptor);
+
+impl fmt::Debug for TlsServer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("TlsServer")
+    }
 }
 
 impl TlsServer {
-    /// Loads what the configuration names, if it names a certificate.
+    /// With what the configuration names, if it names a certificate.
     ///
     /// # Errors
     /// As [`TlsServer::load`].
-    pub fn for_config(config: &config::Tls) -> Result<Option<Self>, TlsError> {
+    pub fn for_config(config: &config::Tls, host: &Host) -> Result<Option<Self>, TlsError> {
         match (&config.certificate, &config.key) {
             // A file may hold both, as postscreen's does.
-            (Some(certificate), key) => Self::load(certificate, key.as_ref().unwrap_or(certificate)).map(Some),
+            (Some(certificate), key) => Self::load(host, certificate, key.as_ref().unwrap_or(certificate)).map(Some),
             (None, _) => Ok(None),
         }
     }
 
-    /// Loads a certificate chain, the server's own first, and its key, both PEM; the two may be one file.
+    /// Reads a certificate chain, the server's own first, and its key, both PEM; the two may be one file.
     ///
     /// # Errors
     /// If a file can't be read, or they do not make a usable pair.
-    pub fn load(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
-        let current = ArcSwap::from_pointee(server_config(certificate, key)?);
-        Ok(Self { certificate: certificate.to_owned(), key: key.to_owned(), current })
+    pub fn load(host: &Host, certificate: &Path, key: &Path) -> Result<Self, TlsError> {
+        server_config(host, certificate, key).map(|config| Self(TlsAcceptor::from(Arc::new(config))))
     }
 
-    /// Loads both files again, for handshakes from now on. Sessions under way keep what they have.
-    ///
-    /// # Errors
-    /// As [`TlsServer::load`]; what was loaded before stays in use then.
-    pub fn reload(&self) -> Result<(), TlsError> {
-        self.current.store(Arc::new(server_config(&self.certificate, &self.key)?));
-        Ok(())
-    }
-
-    /// What a handshake needs, with the files that were loaded last.
+    /// What a handshake needs.
     #[must_use]
     pub fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(self.current.load_full())
+        self.0.clone()
     }
 }
 
-fn server_config(certificate: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
-    let chain = read(certificate)?;
+fn server_config(host: &Host, certificate: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
+    let chain = read(host, certificate)?;
     let chain = CertificateDer::pem_slice_iter(&chain)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| TlsError::Pem { path: certificate.to_owned(), error })?;
     if chain.is_empty() {
         return Err(TlsError::NoCertificate(certificate.to_owned()));
     }
-    let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| match error {
+    let private = PrivateKeyDer::from_pem_slice(&read(host, key)?).map_err(|error| match error {
         pem::Error::NoItemsFound => TlsError::NoKey(key.to_owned()),
         error => TlsError::Pem { path: key.to_owned(), error },
     })?;
@@ -136,12 +127,14 @@ fn server_config(certificate: &Path, key: &Path) -> Result<ServerConfig, TlsErro
         })
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|error| TlsError::Read { path: path.to_owned(), error })
+fn read(host: &Host, path: &Path) -> Result<Vec<u8>, TlsError> {
+    host.read(path).map_err(|error| TlsError::Read { path: path.to_owned(), error })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
     use tempfile::{TempDir, tempdir};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -193,23 +186,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_chain_and_a_key_serve_and_are_loaded_again() {
+    async fn a_chain_and_a_key_serve() {
         let files = Files::new();
-        let (old, old_key) = pair("mx.example.test");
-        let (new, new_key) = pair("mx.example.test");
-        let certificate = files.write("cert.pem", &old);
-        let key = files.write("key.pem", &old_key);
-        let server = TlsServer::load(&certificate, &key).unwrap();
-        assert!(talks(&server, &old, "mx.example.test").await);
-        assert!(!talks(&server, &new, "mx.example.test").await);
-
-        files.write("cert.pem", &new);
-        assert!(matches!(server.reload(), Err(TlsError::Mismatch { .. })), "half-way through a renewal");
-        assert!(talks(&server, &old, "mx.example.test").await, "what was loaded stays");
-        files.write("key.pem", &new_key);
-        server.reload().unwrap();
-        assert!(talks(&server, &new, "mx.example.test").await);
-        assert!(!talks(&server, &old, "mx.example.test").await);
+        let (mine, my_key) = pair("mx.example.test");
+        let (other, _) = pair("mx.example.test");
+        let (certificate, key) = (files.write("cert.pem", &mine), files.write("key.pem", &my_key));
+        let server = TlsServer::load(&Host::here(), &certificate, &key).unwrap();
+        assert!(talks(&server, &mine, "mx.example.test").await);
+        assert!(!talks(&server, &other, "mx.example.test").await);
     }
 
     #[tokio::test]
@@ -217,7 +201,7 @@ mod tests {
         let files = Files::new();
         let (certificate, key) = pair("mx.example.test");
         let both = files.write("both.pem", &format!("{key}{certificate}"));
-        let server = TlsServer::load(&both, &both).unwrap();
+        let server = TlsServer::load(&Host::here(), &both, &both).unwrap();
         assert!(talks(&server, &certificate, "mx.example.test").await);
     }
 
@@ -246,7 +230,7 @@ mod tests {
             (&certificate, &other, &other, "not the key of the first certificate in"),
             (&garbage, &key, &garbage, ""),
         ] {
-            let error = TlsServer::load(certificate, key).unwrap_err().to_string();
+            let error = TlsServer::load(&Host::here(), certificate, key).unwrap_err().to_string();
             let name = about.display().to_string();
             assert!(error.contains(&name) && error.contains(text), "{error}");
         }

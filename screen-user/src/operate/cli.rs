@@ -25,6 +25,9 @@ pub struct Cli {
 pub enum Command {
     /// Run the gate in the foreground
     Run(RunArgs),
+    /// The part of a running gate that faces the network; `run` starts it
+    #[command(hide = true)]
+    Screener,
     /// Read the configuration and all files it names, and report every problem
     Check(RunArgs),
     /// Show queues, tests, cache, kernel attachment and DNSBL zones of a running gate

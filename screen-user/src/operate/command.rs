@@ -15,7 +15,10 @@ use super::{
     request::{self, Entry, Request},
     table,
 };
-use crate::{config, gate};
+use crate::{
+    config::{self, Host},
+    gate, keeper,
+};
 
 /// Carries out one command line.
 ///
@@ -24,7 +27,8 @@ use crate::{config, gate};
 pub fn execute(cli: Cli) -> Result<(), Failure> {
     let gate = cli.gate();
     match cli.command {
-        Command::Run(arguments) => gate::run(&arguments.config, &overrides(&arguments, cli.control.as_deref())),
+        Command::Screener => gate::screen(),
+        Command::Run(arguments) => keeper::run(&arguments.config, &overrides(&arguments, cli.control.as_deref())),
         Command::Check(arguments) => check(&arguments.config, &overrides(&arguments, cli.control.as_deref())),
         Command::Status(arguments) => status(&gate, &arguments),
         Command::Explain(arguments) => explain(&gate, &arguments),
@@ -67,7 +71,7 @@ fn overrides(arguments: &RunArgs, control: Option<&Path>) -> Vec<(String, String
 }
 
 fn check(path: &Path, overrides: &[(String, String)]) -> Result<(), Failure> {
-    let loaded = config::load(path, overrides).map_err(Failure::usage)?;
+    let loaded = config::load(&Host::here(), path, overrides).map_err(Failure::usage)?;
     let mut text = String::new();
     for remark in loaded.remarks() {
         text.push_str(&remark);

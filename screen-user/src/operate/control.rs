@@ -2,7 +2,10 @@
 
 use std::{
     fs, io,
-    os::unix::{fs::PermissionsExt, net::UnixStream as StdStream},
+    os::unix::{
+        fs::PermissionsExt,
+        net::{UnixListener as StdListener, UnixStream as StdStream},
+    },
     path::Path,
     sync::Arc,
     time::Duration,
@@ -32,7 +35,7 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// Another gate listens there, or its folder can't be made or written.
-pub fn listen(path: &Path) -> io::Result<UnixListener> {
+pub fn listen(path: &Path) -> io::Result<StdListener> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(named)?;
@@ -46,18 +49,23 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
         }
         fs::remove_file(path).map_err(named)?;
     }
-    let listener = UnixListener::bind(path).map_err(named)?;
+    let listener = StdListener::bind(path).map_err(named)?;
+    listener.set_nonblocking(true).map_err(named)?;
     // Whoever may write here may let anybody in.
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(named)?;
     Ok(listener)
 }
 
 /// Answers requests until the gate closes.
-pub async fn serve(listener: UnixListener, gate: Arc<Gate>, mut phase: watch::Receiver<Phase>) {
+///
+/// # Errors
+/// The listener can't be handed to the runtime.
+pub async fn serve(listener: StdListener, gate: Arc<Gate>, mut phase: watch::Receiver<Phase>) -> io::Result<()> {
+    let listener = UnixListener::from_std(listener)?;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = phase.wait_for(|phase| *phase == Phase::Closing) => return,
+            _ = phase.wait_for(|phase| *phase == Phase::Closing) => return Ok(()),
         };
         match accepted {
             Ok((stream, _)) => {

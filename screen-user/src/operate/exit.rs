@@ -1,6 +1,8 @@
 //! What the process exits with (interface.md, "Exit status and bad input").
 
-use std::fmt;
+use std::{error::Error, fmt, io};
+
+use crate::kernel::KernelError;
 
 /// Why a command could not do its work, as the shell sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +27,37 @@ pub struct Failure {
     pub message: String,
 }
 
+impl Code {
+    /// The code with this number; a number that is none is a defect.
+    #[must_use]
+    pub fn from_number(number: u8) -> Self {
+        let known = [Self::Usage, Self::Unavailable, Self::NoPermission];
+        known.into_iter().find(|code| *code as u8 == number).unwrap_or(Self::Bug)
+    }
+}
+
 impl Failure {
+    /// What the system has refused.
+    #[must_use]
+    pub fn of_system(error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            Self::no_permission(error)
+        } else {
+            Self::unavailable(error)
+        }
+    }
+
+    /// What the kernel half could not do.
+    #[must_use]
+    pub fn of_kernel(error: &KernelError) -> Self {
+        let message = chain(error);
+        match error {
+            KernelError::Privilege { .. } => Self::no_permission(message),
+            KernelError::Plan(_) => Self::usage(message),
+            _ => Self::unavailable(message),
+        }
+    }
+
     /// The command line, configuration or request is wrong.
     pub fn usage(message: impl fmt::Display) -> Self {
         Self { code: Code::Usage, message: message.to_string() }
@@ -51,4 +83,17 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
+}
+
+/// An error and its causes, in one line.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

@@ -7,7 +7,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
     os::unix::net::UnixDatagram,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -16,6 +16,8 @@ use std::{
     thread::JoinHandle,
     time::Duration,
 };
+
+use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
     config::LogTarget,
@@ -92,17 +94,17 @@ pub struct Writer {
 #[derive(Debug)]
 enum Order {
     Line(Line),
-    Reopen,
+    Replace(File),
     Finish,
 }
 
 impl Log {
-    /// Opens `target` and starts its writer.
+    /// Starts the writer to `target`.
     ///
     /// # Errors
-    /// The target can't be opened; the message names it.
-    pub fn open(target: &LogTarget) -> io::Result<(Self, Writer)> {
-        let sink = Sink::open(target)?;
+    /// There is no thread for it.
+    pub fn start(target: Target) -> io::Result<(Self, Writer)> {
+        let Target(sink) = target;
         let takes_fields = matches!(sink, Sink::Datagram { journal: true, .. });
         let (queue, orders) = channel();
         let backlog = Arc::new(Backlog::default());
@@ -170,10 +172,10 @@ impl Log {
         self.line(Severity::Warning, text);
     }
 
-    /// Opens the target's file again, for log rotation.
-    pub fn reopen(&self) {
+    /// From now on lines go to `file` in place of the one before, if they go to a file: for log rotation.
+    pub fn replace(&self, file: File) {
         // As with lines.
-        let _ = self.queue.send(Order::Reopen);
+        let _ = self.queue.send(Order::Replace(file));
     }
 }
 
@@ -209,7 +211,7 @@ fn write_all(orders: &Receiver<Order>, mut sink: Sink, backlog: &Backlog) {
                     sink.flush();
                 }
             }
-            Order::Reopen => sink.reopen(),
+            Order::Replace(file) => sink.replace(file),
             Order::Finish => return sink.flush(),
         }
         let missing = backlog.left_out.swap(0, Ordering::Relaxed);
@@ -223,31 +225,66 @@ fn write_all(orders: &Receiver<Order>, mut sink: Sink, backlog: &Backlog) {
 #[derive(Debug)]
 enum Sink {
     Stderr { journal: bool, prefix: Prefix, buffer: Vec<u8> },
-    File { path: PathBuf, file: File, prefix: Prefix, buffer: Vec<u8> },
-    Datagram { path: &'static str, socket: UnixDatagram, journal: bool },
+    File { file: File, prefix: Prefix, buffer: Vec<u8> },
+    Datagram { path: &'static str, socket: UnixDatagram, journal: bool, prefix: Prefix },
+}
+
+/// Where lines go, opened.
+#[derive(Debug)]
+pub struct Target(Sink);
+
+impl Target {
+    /// Opens what the configuration names.
+    ///
+    /// # Errors
+    /// It can't be opened; the message names it.
+    pub fn open(target: &LogTarget) -> io::Result<Self> {
+        Self::shared(target, std::process::id(), Self::file(target)?)
+    }
+
+    /// The file of `target`, opened, if lines go to one.
+    ///
+    /// # Errors
+    /// It can't be opened; the message names it.
+    pub fn file(target: &LogTarget) -> io::Result<Option<File>> {
+        let file = match target {
+            LogTarget::File(path) => Some(append(path)?),
+            LogTarget::Stderr | LogTarget::Syslog | LogTarget::Journald => None,
+        };
+        Ok(file)
+    }
+
+    /// The log of another process, of which this one is a part: under its number, and with the file, if lines go to one, that it has opened.
+    ///
+    /// # Errors
+    /// As [`Target::open`], or the file is missing.
+    pub fn shared(target: &LogTarget, pid: u32, file: Option<File>) -> io::Result<Self> {
+        Sink::open(target, pid, file).map(Self)
+    }
 }
 
 impl Sink {
-    fn open(target: &LogTarget) -> io::Result<Self> {
+    fn open(target: &LogTarget, pid: u32, file: Option<File>) -> io::Result<Self> {
         Ok(match target {
             // systemd says by this variable that standard error is the journal, which adds time, host and name by itself.
             LogTarget::Stderr => Self::Stderr {
                 journal: std::env::var_os("JOURNAL_STREAM").is_some(),
-                prefix: Prefix::new(),
+                prefix: Prefix::new(pid),
                 buffer: Vec::new(),
             },
             LogTarget::File(path) => {
-                Self::File { path: path.clone(), file: append(path)?, prefix: Prefix::new(), buffer: Vec::new() }
+                let missing = || io::Error::new(io::ErrorKind::NotFound, format!("{}: not open", path.display()));
+                Self::File { file: file.ok_or_else(missing)?, prefix: Prefix::new(pid), buffer: Vec::new() }
             }
-            LogTarget::Syslog => Self::datagram("/dev/log", false)?,
-            LogTarget::Journald => Self::datagram("/run/systemd/journal/socket", true)?,
+            LogTarget::Syslog => Self::datagram("/dev/log", false, pid)?,
+            LogTarget::Journald => Self::datagram("/run/systemd/journal/socket", true, pid)?,
         })
     }
 
-    fn datagram(path: &'static str, journal: bool) -> io::Result<Self> {
+    fn datagram(path: &'static str, journal: bool, pid: u32) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.connect(path).map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))?;
-        Ok(Self::Datagram { path, socket, journal })
+        Ok(Self::Datagram { path, socket, journal, prefix: Prefix::new(pid) })
     }
 
     fn write(&mut self, line: &Line) {
@@ -267,8 +304,9 @@ impl Sink {
                 // Writing to a buffer in memory cannot fail.
                 let _ = writeln!(buffer, "{time_and_host}{}[{pid}]: {word}{text}", line.program);
             }
-            Self::Datagram { path, socket, journal } => {
-                let message = if *journal { journal_message(line, word) } else { syslog_message(line, word) };
+            Self::Datagram { path, socket, journal, prefix } => {
+                let message =
+                    if *journal { journal_message(line, word, prefix.pid) } else { syslog_message(line, word, prefix) };
                 // The syslog daemon may have been restarted: its socket is a new one then. One try, and the line is lost.
                 if socket.send(&message).is_err() && socket.connect(*path).is_ok() {
                     let _ = socket.send(&message);
@@ -297,16 +335,15 @@ impl Sink {
         }
     }
 
-    fn reopen(&mut self) {
+    fn replace(&mut self, opened: File) {
         self.flush();
-        if let Self::File { path, file, .. } = self
-            && let Ok(opened) = append(path)
-        {
+        if let Self::File { file, .. } = self {
             *file = opened;
         }
     }
 }
 
+/// Opens a log file, which is made if it is not there.
 fn append(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .create(true)
@@ -322,40 +359,47 @@ struct Prefix {
     pid: u32,
     second: i64,
     text: String,
+    /// Held on to, as a process without files can't look it up again.
+    zone: TimeZone,
 }
 
 impl Prefix {
-    fn new() -> Self {
+    fn new(pid: u32) -> Self {
         let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
         let host = host.split('.').next().unwrap_or_default().to_owned();
         let host = if host.is_empty() { "localhost".into() } else { host };
-        Self { host, pid: std::process::id(), second: i64::MIN, text: String::new() }
+        Self { host, pid, second: i64::MIN, text: String::new(), zone: TimeZone::system() }
     }
 
     fn now(&mut self) -> &str {
-        let now = jiff::Zoned::now();
-        if now.timestamp().as_second() != self.second {
-            self.second = now.timestamp().as_second();
-            self.text = format!("{} {} ", now.strftime("%b %e %H:%M:%S"), self.host);
+        let now = Timestamp::now();
+        if now.as_second() != self.second {
+            self.second = now.as_second();
+            self.text = format!("{} {} ", self.local(now), self.host);
         }
         &self.text
+    }
+
+    /// `Mon dd HH:MM:SS`, where this host is.
+    fn local(&self, time: Timestamp) -> String {
+        time.to_zoned(self.zone.clone()).strftime("%b %e %H:%M:%S").to_string()
     }
 }
 
 /// RFC 3164, as local syslog daemons take it: no host name.
-fn syslog_message(line: &Line, word: &str) -> Vec<u8> {
+fn syslog_message(line: &Line, word: &str, prefix: &Prefix) -> Vec<u8> {
     let priority = FACILITY_MAIL * 8 + line.severity as u8;
-    let time = jiff::Zoned::now().strftime("%b %e %H:%M:%S").to_string();
-    format!("<{priority}>{time} {}[{}]: {word}{}", line.program, std::process::id(), line.text).into_bytes()
+    let time = prefix.local(Timestamp::now());
+    format!("<{priority}>{time} {}[{}]: {word}{}", line.program, prefix.pid, line.text).into_bytes()
 }
 
 /// The journal's native protocol: `NAME=value` lines. A line feed in a value would begin another field, so none is let through.
-fn journal_message(line: &Line, word: &str) -> Vec<u8> {
+fn journal_message(line: &Line, word: &str, pid: u32) -> Vec<u8> {
     let mut message = format!(
         "PRIORITY={}\nSYSLOG_FACILITY={FACILITY_MAIL}\nSYSLOG_IDENTIFIER={}\nSYSLOG_PID={}\nMESSAGE={word}{}\n",
         line.severity as u8,
         line.program,
-        std::process::id(),
+        pid,
         line.text.replace('\n', " ")
     );
     for (name, value) in &line.fields {
@@ -372,7 +416,7 @@ mod tests {
     fn file_lines_have_the_syslog_form_and_survive_rotation() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let (log, writer) = Log::open(&LogTarget::File(path.clone())).unwrap();
+        let (log, writer) = Log::start(Target::open(&LogTarget::File(path.clone())).unwrap()).unwrap();
         log.info("CONNECT from [192.0.2.1]:1 to [192.0.2.2]:25");
         log.warn("something");
         writer.finish();
@@ -385,10 +429,10 @@ mod tests {
         assert!(form.is_match(lines.next().unwrap()), "{text}");
         assert!(lines.next().unwrap().ends_with("]: warning: something"), "{text}");
 
-        let (log, writer) = Log::open(&LogTarget::File(path.clone())).unwrap();
+        let (log, writer) = Log::start(Target::open(&LogTarget::File(path.clone())).unwrap()).unwrap();
         let rotated = folder.path().join("log.1");
         std::fs::rename(&path, &rotated).unwrap();
-        log.reopen();
+        log.replace(append(&path).unwrap());
         log.info("after");
         writer.finish();
         assert!(std::fs::read_to_string(&path).unwrap().ends_with("after\n"));
@@ -398,16 +442,17 @@ mod tests {
     #[test]
     fn a_stuck_writer_costs_lines_and_says_how_many() {
         let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
         let (queue, orders) = channel();
         let backlog = Arc::new(Backlog::default());
         let log = Log { queue: queue.clone(), backlog: Arc::clone(&backlog), takes_fields: false };
         for number in 0..QUEUE_LINES + 3 {
             log.info(number.to_string());
         }
-        log.reopen();
+        log.replace(append(&path).unwrap());
         queue.send(Order::Finish).unwrap();
-        let path = folder.path().join("log");
-        write_all(&orders, Sink::open(&LogTarget::File(path.clone())).unwrap(), &backlog);
+        let Target(sink) = Target::open(&LogTarget::File(path.clone())).unwrap();
+        write_all(&orders, sink, &backlog);
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), QUEUE_LINES + 1);
         assert!(text.contains("]: warning: 3 log lines left out: "), "{text}");
@@ -422,7 +467,7 @@ mod tests {
             text: "a\nb".into(),
             fields: vec![("MXSCREEN_CLIENT", "x\ny".into())],
         };
-        let message = journal_message(&line, "warning: ");
+        let message = journal_message(&line, "warning: ", 812);
         let text = String::from_utf8(message).unwrap();
         assert!(text.contains("\nMESSAGE=warning: a b\n"), "{text}");
         assert!(text.ends_with("MXSCREEN_CLIENT=x y\n"), "{text}");
@@ -430,7 +475,7 @@ mod tests {
 
     #[test]
     fn a_missing_folder_is_named() {
-        let error = Log::open(&LogTarget::File("/nonexistent/folder/log".into())).unwrap_err();
+        let error = Target::open(&LogTarget::File("/nonexistent/folder/log".into())).unwrap_err();
         assert!(error.to_string().contains("/nonexistent/folder/log"), "{error}");
     }
 }

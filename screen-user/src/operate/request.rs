@@ -178,16 +178,9 @@ pub fn ask(control: &Path, request: &Request) -> Result<Value, Failure> {
     BufReader::new(stream).read_line(&mut reply).map_err(|error| failed(&error))?;
     match serde_json::from_str(&reply) {
         Ok(Answer::Done(value)) => Ok(value),
-        Ok(Answer::Refused { code, message }) => Err(Failure { code: code_of(code), message }),
+        Ok(Answer::Refused { code, message }) => Err(Failure { code: Code::from_number(code), message }),
         Err(_) => Err(Failure::unavailable(format!("{}: the gate ended before it answered", control.display()))),
     }
-}
-
-fn code_of(number: u8) -> Code {
-    [Code::Usage, Code::Unavailable, Code::NoPermission]
-        .into_iter()
-        .find(|code| *code as u8 == number)
-        .unwrap_or(Code::Bug)
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ fn in_front_the_relay_shows_the_address_that_the_client_meant() {
     pair.within(HOST, || {
         let backend = TcpListener::bind("[::]:2525").unwrap();
         let kernel = Started::new(&front).unwrap();
-        assert!(!kernel.installation.attached().programs.contains(&"steer"));
+        assert!(!kernel.installation.attached().programs.iter().any(|program| program == "steer"));
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.bind(&SockAddr::from(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
         let relay = socket.local_addr().unwrap().as_socket().unwrap();

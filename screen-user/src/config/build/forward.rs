@@ -11,7 +11,7 @@ use crate::config::{
 use super::{socket_address, unavailable};
 
 /// The ways to the mail server.
-pub(super) fn forward(values: &mut Values, layout: Layout, kernel: bool) -> Forward {
+pub(super) fn forward(values: &mut Values<'_>, layout: Layout, kernel: bool) -> Forward {
     if !values.word("forward.mode", &[("relay", true), ("postfix", false)], true) {
         values.fault("forward.mode", unavailable("\"postfix\"").hint("\"relay\" works with every mail server"));
     }
@@ -22,7 +22,12 @@ pub(super) fn forward(values: &mut Values, layout: Layout, kernel: bool) -> Forw
 }
 
 /// The listener for known-good clients, where it is not the protected port itself.
-fn steer_to(values: &mut Values, layout: Layout, to: &[Backend], client_address: ClientAddress) -> Option<SocketAddr> {
+fn steer_to(
+    values: &mut Values<'_>,
+    layout: Layout,
+    to: &[Backend],
+    client_address: ClientAddress,
+) -> Option<SocketAddr> {
     let key = "forward.steer_to";
     if !values.is_given(key) {
         // One mail server on this host that takes connections as they are takes them from clients too.
@@ -47,18 +52,15 @@ fn steer_to(values: &mut Values, layout: Layout, to: &[Backend], client_address:
 }
 
 /// Whose listeners are taken for the mail server's.
-fn steer_uid(values: &mut Values) -> u32 {
+fn steer_uid(values: &mut Values<'_>) -> u32 {
     let Some(name) = values.filled_text("forward.steer_user") else { return 0 };
-    match nix::unistd::User::from_name(&name) {
-        Ok(Some(user)) => user.uid.as_raw(),
-        Ok(None) | Err(_) => {
-            values.fault("forward.steer_user", Fault::new(format!("there is no user {name:?}")));
-            0
-        }
-    }
+    values.host.uid(&name).unwrap_or_else(|| {
+        values.fault("forward.steer_user", Fault::new(format!("there is no user {name:?}")));
+        0
+    })
 }
 
-fn backends(values: &mut Values, layout: Layout) -> Vec<Backend> {
+fn backends(values: &mut Values<'_>, layout: Layout) -> Vec<Backend> {
     if !values.is_given("forward.to") {
         if layout == Layout::Front {
             let fault = Fault::new("must be given: in layout \"front\" the mail server listens elsewhere");
@@ -82,7 +84,7 @@ fn backends(values: &mut Values, layout: Layout) -> Vec<Backend> {
     to
 }
 
-fn client_address(values: &mut Values, to: &[Backend], kernel: bool) -> ClientAddress {
+fn client_address(values: &mut Values<'_>, to: &[Backend], kernel: bool) -> ClientAddress {
     let words = [
         ("kernel", ClientAddress::Kernel),
         ("proxy-v2", ClientAddress::ProxyV2),

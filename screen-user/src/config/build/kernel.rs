@@ -17,7 +17,7 @@ const MOST_TEXTS: usize = TEXTS - 2;
 const INTERFACE_NAME: usize = 15;
 
 /// The kernel half.
-pub(super) fn kernel(values: &mut Values, layout: Layout) -> Kernel {
+pub(super) fn kernel(values: &mut Values<'_>, layout: Layout) -> Kernel {
     let enabled = values.word("kernel.mode", &[("auto", true), ("off", false)], true);
     if !enabled && layout == Layout::InPlace {
         let fault = Fault::new(
@@ -62,12 +62,12 @@ fn is_interface(name: &str) -> bool {
         && !name.contains(|letter: char| letter == '/' || letter == ':' || letter.is_whitespace())
 }
 
-fn reply(values: &mut Values, key: &str) -> KernelReply {
+fn reply(values: &mut Values<'_>, key: &str) -> KernelReply {
     values.word(key, &[("reject", KernelReply::Reject), ("drop", KernelReply::Drop)], KernelReply::Reject)
 }
 
 /// Texts by list: what follows the code 521.
-fn reply_texts(values: &mut Values) -> BTreeMap<String, String> {
+fn reply_texts(values: &mut Values<'_>) -> BTreeMap<String, String> {
     let key = "kernel.reply_texts";
     let mut texts = BTreeMap::new();
     for (list, Located { value, place }) in values.table(key) {
@@ -99,7 +99,7 @@ fn is_enhanced(text: &str) -> bool {
     numbers.next() == Some("5") && number(numbers.next()) && number(numbers.next()) && numbers.next().is_none()
 }
 
-fn pin_path(values: &mut Values) -> PathBuf {
+fn pin_path(values: &mut Values<'_>) -> PathBuf {
     values
         .read("kernel.pin_path", |value| match value {
             Value::Text(text) if text.starts_with('/') => Ok(PathBuf::from(text)),

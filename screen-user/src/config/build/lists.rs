@@ -1,6 +1,6 @@
 //! `access.*`: the permanent list and its tables.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use crate::{
     access::{AccessList, Element, address_list, cidr::Table},
@@ -16,7 +16,7 @@ use crate::{
 const WORDS: [&str; 5] = ["permit_mynetworks", "permit", "reject", "dunno", "cidr:FILE"];
 
 /// The permanent list with all its tables read.
-pub(super) fn access(values: &mut Values, directory: &Path) -> AccessList {
+pub(super) fn access(values: &mut Values<'_>, directory: &Path) -> AccessList {
     let mynetworks = addresses(values, "access.mynetworks");
     let items = values.located_list("access.list");
     let elements = items.into_iter().filter_map(|item| element(values, item, directory)).collect();
@@ -24,10 +24,10 @@ pub(super) fn access(values: &mut Values, directory: &Path) -> AccessList {
 }
 
 /// An address match list.
-pub(super) fn addresses(values: &mut Values, key: &str) -> AddressList {
+pub(super) fn addresses(values: &mut Values<'_>, key: &str) -> AddressList {
     let texts = values.located_texts(key);
     let entries: Vec<&str> = texts.iter().map(|(text, _)| text.as_str()).collect();
-    address_list::parse(&entries).unwrap_or_else(|faults| {
+    address_list::parse(&entries, values.host).unwrap_or_else(|faults| {
         for (position, message) in faults {
             let place = texts.get(position).map_or_else(|| values.place(key), |(_, place)| place.clone());
             values.fault_at(place, key, Fault::new(message));
@@ -36,7 +36,7 @@ pub(super) fn addresses(values: &mut Values, key: &str) -> AddressList {
     })
 }
 
-fn element(values: &mut Values, item: Located, directory: &Path) -> Option<Element> {
+fn element(values: &mut Values<'_>, item: Located, directory: &Path) -> Option<Element> {
     let Located { value, place } = item;
     let element = match value {
         Value::Text(word) => match word.to_ascii_lowercase().as_str() {
@@ -59,10 +59,10 @@ fn element(values: &mut Values, item: Located, directory: &Path) -> Option<Eleme
     element.map_err(|fault| values.fault_at(place, "access.list", fault)).ok()
 }
 
-fn file_table(values: &mut Values, file: &str, directory: &Path) -> Result<Element, Fault> {
+fn file_table(values: &mut Values<'_>, file: &str, directory: &Path) -> Result<Element, Fault> {
     let path = directory.join(file);
     let name = path.display().to_string();
-    let bytes = fs::read(&path).map_err(|error| Fault::new(format!("can't read {name}: {error}")))?;
+    let bytes = values.host.read(&path).map_err(|error| Fault::new(format!("can't read {name}: {error}")))?;
     // Comments may be in any encoding; rules are ASCII.
     let (table, warnings) = Table::parse(&String::from_utf8_lossy(&bytes));
     let (element, more) = Element::table(&name, table, None);
@@ -72,7 +72,7 @@ fn file_table(values: &mut Values, file: &str, directory: &Path) -> Result<Eleme
 }
 
 /// `{ cidr = ["192.0.2.0/24 reject"] }`: each text is a line of a table. What would be a warning in a file is an error here.
-fn inline_table(values: &mut Values, entries: &[(String, Located)], place: &Place) -> Result<Element, Fault> {
+fn inline_table(values: &mut Values<'_>, entries: &[(String, Located)], place: &Place) -> Result<Element, Fault> {
     let [(name, Located { value: Value::List(items), .. })] = entries else {
         return Err(Fault::new("a table in place is written { cidr = [\"192.0.2.0/24 reject\"] }"));
     };

@@ -15,7 +15,6 @@ use std::{
 use super::{
     Cache, CacheBackend, Config, Layout, Log, LogTarget, ProxyProtocol, Resolver,
     document::Value,
-    host,
     values::{Fault, Values, mismatch},
 };
 use crate::access::cidr::parse_network;
@@ -26,11 +25,13 @@ const INSTANT: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 /// Where the screener listens by default in layout `in-place`.
 const SCREENER_PORT: u16 = 2526;
+/// Where the system's resolvers stand.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// DNS (RFC 1035 section 4.2).
 const DNS_PORT: u16 = 53;
 
 /// The configuration; `None` only after a problem was noted. `directory` is where relative names start from.
-pub(super) fn config(values: &mut Values, directory: &Path) -> Option<Config> {
+pub(super) fn config(values: &mut Values<'_>, directory: &Path) -> Option<Config> {
     let hostname = hostname(values);
     let layout = values.word("layout", &[("in-place", Layout::InPlace), ("front", Layout::Front)], Layout::InPlace);
     let ports = ports(values);
@@ -44,10 +45,7 @@ pub(super) fn config(values: &mut Values, directory: &Path) -> Option<Config> {
     Some(Config {
         access,
         listen: listen(values, layout, &ports),
-        resolver: Resolver {
-            servers: values.list("dnsbl.resolvers", |value| socket_address(value, Some(DNS_PORT))),
-            timeout: values.duration("dnsbl.timeout", INSTANT),
-        },
+        resolver: resolver(values),
         tls,
         proxy_protocol: ProxyProtocol {
             from: values.list("proxy_protocol.from", |value| match value {
@@ -71,13 +69,21 @@ pub(super) fn config(values: &mut Values, directory: &Path) -> Option<Config> {
     })
 }
 
+fn resolver(values: &mut Values<'_>) -> Resolver {
+    let servers = values.list("dnsbl.resolvers", |value| socket_address(value, Some(DNS_PORT)));
+    // Where it can't be read there is no resolver, which matters only if there are zones to ask.
+    let system =
+        if servers.is_empty() { values.host.read(Path::new(RESOLV_CONF)).unwrap_or_default() } else { Vec::new() };
+    Resolver { servers, system, timeout: values.duration("dnsbl.timeout", INSTANT) }
+}
+
 /// A value that this version has no means to honour.
 fn unavailable(what: &str) -> Fault {
     Fault::new(format!("{what} is not available in this version"))
 }
 
 /// Half a dry run would be worse than none: the screener blocks whatever the kernel half is told.
-fn dry_run(values: &mut Values) -> bool {
+fn dry_run(values: &mut Values<'_>) -> bool {
     let wanted = values.boolean("dry_run");
     if wanted {
         let fault = unavailable("the dry run");
@@ -86,20 +92,17 @@ fn dry_run(values: &mut Values) -> bool {
     wanted
 }
 
-fn user(values: &mut Values) -> Option<String> {
-    if values.is_given("user") {
-        values.notices.push("user: this version runs as one process under the account that started it".to_owned());
-    }
+fn user(values: &mut Values<'_>) -> Option<String> {
     values.filled_text("user")
 }
 
-fn hostname(values: &mut Values) -> String {
+fn hostname(values: &mut Values<'_>) -> String {
     let name = values.read("hostname", |value| match value {
         Value::Text(name) if is_hostname(name) => Ok(name.clone()),
         Value::Text(name) => Err(Fault::new(format!("{name:?} is no host name"))),
         _ => Err(mismatch("a text", value)),
     });
-    name.unwrap_or_else(host::fqdn)
+    name.unwrap_or_else(|| values.host.fqdn())
 }
 
 /// Letters, digits, `_` and `-`, in labels of 1 to 63, at most 255 in all.
@@ -113,7 +116,7 @@ fn is_hostname(name: &str) -> bool {
     name.len() <= 255 && name.split('.').all(label)
 }
 
-fn ports(values: &mut Values) -> Vec<u16> {
+fn ports(values: &mut Values<'_>) -> Vec<u16> {
     let ports = values.list("ports", |value| match value {
         Value::Integer(number) => u16::try_from(*number)
             .ok()
@@ -148,7 +151,7 @@ fn socket_address(value: &Value, port: Option<u16>) -> Result<SocketAddr, Fault>
     }
 }
 
-fn listen(values: &mut Values, layout: Layout, ports: &[u16]) -> Vec<SocketAddr> {
+fn listen(values: &mut Values<'_>, layout: Layout, ports: &[u16]) -> Vec<SocketAddr> {
     if !values.is_given("listen") {
         return match layout {
             Layout::InPlace => vec![
@@ -167,16 +170,16 @@ fn listen(values: &mut Values, layout: Layout, ports: &[u16]) -> Vec<SocketAddr>
 }
 
 /// A path that must not be empty.
-fn path(values: &mut Values, key: &str) -> Option<PathBuf> {
+fn path(values: &mut Values<'_>, key: &str) -> Option<PathBuf> {
     values.filled_text(key).map(PathBuf::from)
 }
 
 /// A path that may be missing, but not empty.
-fn path_if_given(values: &mut Values, key: &str) -> Option<PathBuf> {
+fn path_if_given(values: &mut Values<'_>, key: &str) -> Option<PathBuf> {
     values.is_given(key).then(|| path(values, key)).flatten()
 }
 
-fn log_target(values: &mut Values) -> Option<LogTarget> {
+fn log_target(values: &mut Values<'_>) -> Option<LogTarget> {
     values.read("log.target", |value| {
         let Value::Text(text) = value else { return Err(mismatch("a text", value)) };
         match text.as_str() {
@@ -195,7 +198,7 @@ fn log_target(values: &mut Values) -> Option<LogTarget> {
     })
 }
 
-fn metrics(values: &mut Values) -> Option<SocketAddr> {
+fn metrics(values: &mut Values<'_>) -> Option<SocketAddr> {
     let address = values.read("metrics.listen", |value| socket_address(value, None));
     if address.is_some() {
         values.fault("metrics.listen", unavailable("the metrics server"));

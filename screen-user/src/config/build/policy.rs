@@ -30,7 +30,7 @@ const MOST_LINE: usize = 65_536;
 const BANNER_LENGTH: usize = 500;
 
 /// The settings of the protocol core, and whether results stay in memory only.
-pub(super) fn policy(values: &mut Values, hostname: &str) -> (Policy, bool) {
+pub(super) fn policy(values: &mut Values<'_>, hostname: &str) -> (Policy, bool) {
     let (remember, memory_only) = backend(values);
     let levels = [("none", TlsLevel::None), ("may", TlsLevel::May), ("encrypt", TlsLevel::Encrypt)];
     let styles = [("respectful", LogStyle::Respectful), ("classic", LogStyle::Classic)];
@@ -75,7 +75,7 @@ pub(super) fn policy(values: &mut Values, hostname: &str) -> (Policy, bool) {
 }
 
 /// Says what is done instead of `forward.after_deep_tests = "continue"`.
-pub(super) fn explain_deep_tests(values: &mut Values, policy: &Policy) {
+pub(super) fn explain_deep_tests(values: &mut Values<'_>, policy: &Policy) {
     let goes_on = values.word("forward.after_deep_tests", &[("continue", true), ("reconnect", false)], true);
     let deep = [policy.pipelining, policy.non_smtp_command, policy.bare_newline];
     if goes_on && deep.iter().any(|test| test.enabled) {
@@ -88,7 +88,7 @@ pub(super) fn explain_deep_tests(values: &mut Values, policy: &Policy) {
 }
 
 /// Whether results are remembered at all, and whether in memory only.
-fn backend(values: &mut Values) -> (bool, bool) {
+fn backend(values: &mut Values<'_>) -> (bool, bool) {
     for key in ["cache.redis.urls", "cache.redis.prefix"] {
         if values.is_given(key) {
             values.fault(key, unavailable("Redis"));
@@ -106,16 +106,16 @@ fn backend(values: &mut Values) -> (bool, bool) {
     })
 }
 
-fn stress_time(values: &mut Values, normal: &str, stress: &str) -> StressTime {
+fn stress_time(values: &mut Values<'_>, normal: &str, stress: &str) -> StressTime {
     StressTime { normal: values.duration(normal, INSTANT), stress: values.duration(stress, INSTANT) }
 }
 
-fn deep_test(values: &mut Values, enable: &str, action: &str, ttl: &str) -> DeepTest {
+fn deep_test(values: &mut Values<'_>, enable: &str, action: &str, ttl: &str) -> DeepTest {
     DeepTest { enabled: values.boolean(enable), action: values.action(action), ttl: values.duration(ttl, SECOND) }
 }
 
 /// Zero, or at least `least`.
-fn queue(values: &mut Values, key: &str, least: u32) -> u32 {
+fn queue(values: &mut Values<'_>, key: &str, least: u32) -> u32 {
     let limit = values.number(key, 0..=u32::MAX);
     if (1..least).contains(&limit) {
         values.fault(key, Fault::new(format!("{limit} is out of range: 0 (no limit), or at least {least}")));
@@ -147,7 +147,7 @@ fn expand(text: &str, hostname: &str) -> Result<String, Fault> {
     Ok(out)
 }
 
-fn banner(values: &mut Values, key: &str, hostname: &str, may_be_empty: bool) -> String {
+fn banner(values: &mut Values<'_>, key: &str, hostname: &str, may_be_empty: bool) -> String {
     values
         .read(key, |value| {
             let Value::Text(text) = value else { return Err(mismatch("a text", value)) };
@@ -166,7 +166,7 @@ fn banner(values: &mut Values, key: &str, hostname: &str, may_be_empty: bool) ->
         .unwrap_or_default()
 }
 
-fn dnsbl(values: &mut Values) -> Dnsbl {
+fn dnsbl(values: &mut Values<'_>) -> Dnsbl {
     let sites = sites(values);
     let dnsbl = Dnsbl {
         sites: Arc::new(sites),
@@ -187,7 +187,7 @@ fn dnsbl(values: &mut Values) -> Dnsbl {
     dnsbl
 }
 
-fn sites(values: &mut Values) -> Sites {
+fn sites(values: &mut Values<'_>) -> Sites {
     let mut reply_map = BTreeMap::new();
     for (zone, Located { value, place }) in values.table("dnsbl.reply_map") {
         match value {
@@ -234,7 +234,7 @@ fn pattern(text: &str) -> Result<Regex, Fault> {
     })
 }
 
-fn forbidden(values: &mut Values) -> ForbiddenCommands {
+fn forbidden(values: &mut Values<'_>) -> ForbiddenCommands {
     let mut commands = ForbiddenCommands::default();
     for (entry, place) in values.located_texts("non_smtp_command.forbidden") {
         if entry.starts_with('/') {
@@ -251,7 +251,7 @@ fn forbidden(values: &mut Values) -> ForbiddenCommands {
     commands
 }
 
-fn smtp(values: &mut Values, hostname: &str) -> Smtp {
+fn smtp(values: &mut Values<'_>, hostname: &str) -> Smtp {
     Smtp {
         helo_required: values.boolean("smtp.helo_required"),
         disable_vrfy: values.boolean("smtp.disable_vrfy"),
@@ -280,7 +280,7 @@ fn keyword(value: &Value) -> Result<String, Fault> {
     }
 }
 
-fn keywords_by_client(values: &mut Values) -> Vec<(IpNet, Vec<String>)> {
+fn keywords_by_client(values: &mut Values<'_>) -> Vec<(IpNet, Vec<String>)> {
     let key = "smtp.discard_ehlo_keywords_by_client";
     let mut out = Vec::new();
     for (network, located) in values.table(key) {
@@ -297,7 +297,7 @@ fn keywords_by_client(values: &mut Values) -> Vec<(IpNet, Vec<String>)> {
 }
 
 /// The footer's own names stay for the reply; `$hostname` is accepted for `$server_name`.
-fn footer(values: &mut Values, hostname: &str) -> String {
+fn footer(values: &mut Values<'_>, hostname: &str) -> String {
     values
         .read("smtp.reject_footer", |value| match value {
             Value::Text(text) if text.chars().any(char::is_control) => Err(Fault::new("holds control characters")

@@ -1,21 +1,21 @@
 //! `tls.*`.
 
-use std::{fs::File, path::Path};
+use std::path::Path;
 
 use crate::{
     config::{
-        Tls,
+        Host, Tls,
         values::{Fault, Values},
     },
     screen::policy::TlsLevel,
 };
 
 /// The files of STARTTLS. That they can be read is checked here; what is in them, where they are used.
-pub(super) fn tls(values: &mut Values, level: TlsLevel) -> Tls {
+pub(super) fn tls(values: &mut Values<'_>, level: TlsLevel) -> Tls {
     let certificate = super::path_if_given(values, "tls.certificate");
     let key = super::path_if_given(values, "tls.key");
     for (name, path) in [("tls.certificate", &certificate), ("tls.key", &key)] {
-        if let Some(problem) = path.as_deref().and_then(unreadable) {
+        if let Some(problem) = path.as_deref().and_then(|path| unreadable(values.host, path)) {
             values.fault(name, problem);
         }
     }
@@ -35,11 +35,6 @@ pub(super) fn tls(values: &mut Values, level: TlsLevel) -> Tls {
     Tls { certificate, key, sessions: values.number("tls.sessions", 0..=u32::MAX) }
 }
 
-fn unreadable(path: &Path) -> Option<Fault> {
-    let opened = File::open(path).and_then(|file| file.metadata());
-    match opened {
-        Ok(metadata) if metadata.is_file() => None,
-        Ok(_) => Some(Fault::new(format!("{} is not a file", path.display()))),
-        Err(error) => Some(Fault::new(format!("can't read {}: {error}", path.display()))),
-    }
+fn unreadable(host: &Host, path: &Path) -> Option<Fault> {
+    host.read(path).err().map(|error| Fault::new(format!("can't read {}: {error}", path.display())))
 }

@@ -6,7 +6,7 @@ use super::{
     Entry,
     main_cf::{HOSTNAME, MainCf, words},
 };
-use crate::access::address_list;
+use crate::{access::address_list, config::Host};
 
 /// What a value is, in Postfix.
 #[derive(Debug, Clone, Copy)]
@@ -158,7 +158,7 @@ impl Carrier<'_> {
     fn networks(&mut self, name: &str, text: &str) -> String {
         let mut kept = Vec::new();
         for word in words(text) {
-            match address_list::parse(&[&word]) {
+            match address_list::parse(&[&word], &Host::here()) {
                 Ok(_) => kept.push(quoted(&word)),
                 Err(problems) => {
                     let problem = problems.first().map_or("", |(_, problem)| problem.as_str());

@@ -1,11 +1,14 @@
 //! The kernel's gate follows the host's interfaces.
 
-use crate::{kernel::Installation, operate::log::Log};
+use std::sync::Arc;
 
-use super::feed::chain;
+use crate::{
+    kernel::Installation,
+    operate::{exit::chain, log::Log},
+};
 
 /// Logs how the gate is attached, and attaches it anew when interfaces come, go or change. Runs until the runtime ends.
-pub(super) async fn follow(installation: &Installation, log: &Log) {
+pub(super) async fn follow(installation: Arc<Installation>, log: Log) {
     // Before the state that is logged: what changes from here on is told.
     let changes = installation.link_changes();
     for interface in installation.attached().interfaces {

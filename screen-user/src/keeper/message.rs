@@ -1,0 +1,138 @@
+//! What keeper and screener say to each other.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    kernel::{Attached, Processors},
+    operate::exit::{Code, Failure},
+};
+
+/// Lines of a failure that are passed on: a table may have a problem in each of a million lines.
+const MOST_LINES: usize = 100;
+
+/// An order of the keeper's, on a stream of its own, as there is no answer to it: stop, and if it comes again, end at once.
+pub const STOP: u8 = b's';
+/// An order: read the configuration again.
+pub const RELOAD: u8 = b'r';
+
+/// The keeper to the screener.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum ToScreener {
+    /// A descriptor, which comes with it.
+    Hand(Handed),
+    /// Everything has been handed over: begin.
+    Begin(Box<Begin>),
+    /// Done.
+    Done,
+    /// Done, and the answer.
+    Description(Description),
+    /// The file was put aside, under this name.
+    PutAside(PathBuf),
+    /// The configuration's files have been handed over anew.
+    Reload {
+        /// Numbers of users by name.
+        users: BTreeMap<String, u32>,
+    },
+    /// Not done, and why.
+    Failed(Reason),
+}
+
+/// What a descriptor is.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Handed {
+    /// Where orders come from; its end is the keeper's.
+    Orders,
+    /// The control socket, listening.
+    Control,
+    /// A socket that clients come in by, listening.
+    Listener,
+    /// The log file.
+    Log,
+    /// The cache file.
+    Store,
+    /// A map of the kernel half.
+    Map(String),
+    /// The contents of a file that the configuration names.
+    File(PathBuf),
+}
+
+/// What a screener has to know besides what it is handed.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+pub(super) struct Begin {
+    /// Where the configuration is.
+    pub(super) config: PathBuf,
+    /// What the command line says over it.
+    pub(super) overrides: Vec<(String, String)>,
+    /// Numbers of users by name.
+    pub(super) users: BTreeMap<String, u32>,
+    /// How many values a per-processor map has under each key, where the kernel half runs.
+    pub(super) processors: Option<Processors>,
+    /// Whether the mail server's listeners are known to the kernel half.
+    pub(super) finds_servers: bool,
+    /// What there is to say to the operator.
+    pub(super) notices: Vec<String>,
+}
+
+/// The screener to the keeper. Each gets one answer, before the next one is asked.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum ToKeeper {
+    /// The tables are full and clients are awaited: let the programs decide by them.
+    Activate,
+    /// Strangers meet the screener no more.
+    Release {
+        /// Whether the programs are to be taken off.
+        detach: bool,
+    },
+    /// How is everything attached?
+    Describe,
+    /// Read the configuration again, with all that it names.
+    Reload,
+    /// The configuration that was read last is in force.
+    Adopt,
+    /// Open the cache file.
+    OpenStore,
+    /// Put the cache file aside.
+    PutStoreAside,
+    /// It can't go on.
+    Fail(Reason),
+}
+
+/// How the kernel half is attached at the moment.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+pub struct Description {
+    /// Programs and interfaces; nothing where the kernel half does not run.
+    pub attached: Option<Attached>,
+    /// The mail server's listeners.
+    pub servers: Vec<SocketAddr>,
+}
+
+impl Description {
+    /// What is said where the keeper does not answer.
+    #[must_use]
+    pub fn unknown(why: &str) -> Self {
+        let attached = Attached { notes: vec![why.to_owned()], ..Attached::default() };
+        Self { attached: Some(attached), servers: Vec::new() }
+    }
+}
+
+/// A failure on its way between the two.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Reason {
+    code: u8,
+    message: String,
+}
+
+impl From<&Failure> for Reason {
+    fn from(failure: &Failure) -> Self {
+        let message = failure.message.lines().take(MOST_LINES).collect::<Vec<_>>().join("\n");
+        Self { code: failure.code as u8, message }
+    }
+}
+
+impl From<Reason> for Failure {
+    fn from(reason: Reason) -> Self {
+        Self { code: Code::from_number(reason.code), message: reason.message }
+    }
+}

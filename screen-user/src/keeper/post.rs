@@ -1,0 +1,96 @@
+//! What outlives a screener: sockets, files, and the configuration in force.
+
+use std::{
+    io,
+    net::TcpListener,
+    os::unix::net::UnixListener,
+    time::{Duration, Instant},
+};
+
+use super::{Source, account::Account};
+use crate::{
+    cache::StateFile,
+    config::{Config, Facts, Loaded},
+    forward::probe,
+    net::listener,
+    operate::{control, exit::Failure, log::Log},
+};
+
+/// How long the screener of a keeper that was killed may take to let go of its sockets.
+const LETTING_GO: Duration = Duration::from_secs(3);
+
+/// What one screener leaves to the next.
+#[derive(Debug)]
+pub(super) struct Post {
+    pub(super) source: Source,
+    pub(super) config: Config,
+    /// What the configuration in force takes from the host.
+    pub(super) facts: Facts,
+    /// The same of one that was read and is not in force yet.
+    pub(super) read: Option<Facts>,
+    pub(super) account: Option<Account>,
+    pub(super) control: UnixListener,
+    pub(super) listeners: Vec<TcpListener>,
+    pub(super) store: StateFile,
+    pub(super) notices: Vec<String>,
+    pub(super) log: Log,
+}
+
+impl Post {
+    /// Opens everything.
+    pub(super) async fn open(source: Source, loaded: Loaded, facts: Facts, log: Log) -> Result<Self, Failure> {
+        let config = loaded.config;
+        let mut notices = Vec::new();
+        let account = Account::of(&config.user, &mut notices);
+        let control = once_free(|| control::listen(&config.control_socket)).await;
+        let control = control.map_err(|error| Failure::of_system(&error))?;
+        let mut listeners = Vec::new();
+        for &address in &config.listen {
+            listeners.push(once_free(|| listener::listen(address)).await.map_err(|error| listen_failure(&error))?);
+        }
+        notices.extend(probe::unreachable(&config).await);
+        let store = StateFile::within(&config.state_directory);
+        Ok(Self { source, config, facts, read: None, account, control, listeners, store, notices, log })
+    }
+
+    /// Reads the configuration again; [`Post::adopt`] makes it that of the next screener.
+    pub(super) fn reread(&mut self) -> Result<&Facts, Failure> {
+        let (_, facts) = self.source.read()?;
+        Ok(self.read.insert(facts))
+    }
+
+    /// What was read last is in force.
+    pub(super) fn adopt(&mut self) {
+        if let Some(facts) = self.read.take() {
+            self.facts = facts;
+        }
+    }
+}
+
+impl Drop for Post {
+    fn drop(&mut self) {
+        // Nothing is left to do about a socket that somebody else removed.
+        let _ = std::fs::remove_file(&self.config.control_socket);
+    }
+}
+
+/// Tries for a moment to open what is in use: the screener of a keeper that was killed lets go of it when it notices.
+async fn once_free<T>(open: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    let start = Instant::now();
+    loop {
+        match open() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && start.elapsed() < LETTING_GO => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
+fn listen_failure(error: &io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        Failure::no_permission(format!("{error}: CAP_NET_BIND_SERVICE is missing"))
+    } else {
+        Failure::unavailable(error)
+    }
+}

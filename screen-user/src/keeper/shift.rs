@@ -1,0 +1,343 @@
+//! One screener: started, equipped, answered, and seen off.
+
+use std::{
+    fs::File,
+    io::{self, Seek as _, Write as _},
+    os::{
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        unix::{
+            net::UnixStream,
+            process::{CommandExt as _, ExitStatusExt as _},
+        },
+    },
+    process::{Command, ExitStatus, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use tokio::{
+    process::Child,
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval_at, sleep_until},
+};
+
+use super::{
+    Order, Signals,
+    channel::Channel,
+    interfaces, kernel,
+    message::{Begin, Description, Handed, RELOAD, STOP, ToKeeper, ToScreener},
+    post::Post,
+};
+use crate::{
+    cache::Disk as _,
+    config::Facts,
+    kernel::{Installation, Maps},
+    operate::{
+        exit::{Failure, chain},
+        log::Target,
+    },
+};
+
+/// This very program, whatever is installed under its name by now: keeper and screener must understand each other.
+const THIS_PROGRAM: &str = "/proc/self/exe";
+/// Between two looks at all sockets.
+const LOOK: Duration = Duration::from_secs(10);
+/// How long a screener that is told to stop may take to give the port back.
+const HEARING: Duration = Duration::from_secs(5);
+/// How long it may take from then on to end: its sessions have half a minute.
+const DRAINING: Duration = Duration::from_secs(40);
+
+/// How a screener ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// As it was told to.
+    Stopped,
+    /// It could not go on, and said why.
+    Failed(Failure),
+    /// Without a word; this is what there is to say of it.
+    Died(String),
+}
+
+/// A running screener.
+pub(super) struct Shift {
+    child: Child,
+    channel: Arc<Channel>,
+    requests: mpsc::Receiver<ToKeeper>,
+    orders: UnixStream,
+    installation: Option<Arc<Installation>>,
+    /// What goes on beside it.
+    tasks: JoinSet<()>,
+    /// The programs decide by its tables.
+    active: bool,
+    /// Strangers meet it no more.
+    released: bool,
+    /// It has said why it can't go on.
+    failed: Option<Failure>,
+    /// When it is not waited for any longer.
+    deadline: Option<Instant>,
+}
+
+impl Shift {
+    /// Loads the kernel half, starts a screener and hands it what it works with.
+    pub(super) fn start(post: &mut Post) -> Result<Self, Failure> {
+        let mut notices = post.notices.clone();
+        let installation = kernel::load(&post.config, &mut notices)?.map(Arc::new);
+        let (ours, theirs) = Channel::pair().map_err(Failure::unavailable)?;
+        let ours = Arc::new(ours);
+        let (orders, from_us) = UnixStream::pair().map_err(Failure::unavailable)?;
+        orders.set_nonblocking(true).map_err(Failure::unavailable)?;
+        let child = spawn(post, theirs).map_err(|error| Failure::unavailable(format!("the screener: {error}")))?;
+        let maps = installation.as_ref().map(|installation| installation.maps()).transpose();
+        let maps = maps.map_err(|error| Failure::of_kernel(&error))?;
+        let begin = Begin {
+            processors: maps.as_ref().map(Maps::processors),
+            config: post.source.path.clone(),
+            overrides: post.source.overrides.clone(),
+            users: post.facts.users.clone(),
+            finds_servers: installation.as_ref().is_some_and(|installation| installation.finds_servers()),
+            notices,
+        };
+        // A screener that has ended by now is noticed by its end.
+        if let Err(error) = equip(&ours, post, &from_us, maps.as_ref(), begin)
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            return Err(Failure::unavailable(format!("the screener could not be equipped: {error}")));
+        }
+        Ok(Self {
+            child,
+            requests: requests(Arc::clone(&ours)).map_err(Failure::unavailable)?,
+            channel: ours,
+            orders,
+            installation,
+            tasks: JoinSet::new(),
+            active: false,
+            released: false,
+            failed: None,
+            deadline: None,
+        })
+    }
+
+    /// Answers the screener until it ends. `begun` becomes true when it has begun to take clients. What is left is the kernel half.
+    pub(super) async fn serve(
+        mut self,
+        post: &mut Post,
+        signals: &mut Signals,
+        begun: &mut bool,
+    ) -> (End, Option<Arc<Installation>>) {
+        let mut looks = interval_at(Instant::now() + LOOK, LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let ended = loop {
+            tokio::select! {
+                ended = self.child.wait() => break ended,
+                // When there are none to come any more, its end is near.
+                Some(request) = self.requests.recv() => self.answer(request, post, begun),
+                order = signals.next() => self.pass_on(order),
+                _ = looks.tick(), if self.active => self.look_at_sockets(post),
+                () = until(self.deadline) => {
+                    // It does not hear; nobody may be left waiting for it. That it has gone already is no error.
+                    let _ = self.child.start_kill();
+                }
+            }
+        };
+        self.tasks.shutdown().await;
+        let end = match (self.failed.take(), ended) {
+            (Some(failure), _) => End::Failed(failure),
+            (None, Ok(status)) if self.released && status.success() => End::Stopped,
+            (None, Ok(status)) if self.deadline.is_some() => {
+                if let (Some(installation), false) = (&self.installation, self.released) {
+                    installation.release_port();
+                }
+                post.log.warn(format!("the screener was told to stop and {}", how(status)));
+                End::Stopped
+            }
+            (None, Ok(status)) => End::Died(format!("the screener {}", how(status))),
+            (None, Err(error)) => End::Died(format!("the screener is lost: {error}")),
+        };
+        (end, self.installation)
+    }
+
+    fn pass_on(&mut self, order: Order) {
+        if order == Order::Stop {
+            self.deadline.get_or_insert_with(|| Instant::now() + HEARING);
+        }
+        let letter = match order {
+            Order::Stop => STOP,
+            Order::Reload => RELOAD,
+        };
+        // A screener that is gone, or that has not heard some thousand orders, hears no more.
+        let _ = self.orders.write(&[letter]);
+    }
+
+    fn look_at_sockets(&self, post: &Post) {
+        if let Some(installation) = &self.installation
+            && let Err(error) = installation.look_at_sockets()
+        {
+            post.log.warn(format!("sockets were not looked at: {}", chain(&error)));
+        }
+    }
+
+    fn answer(&mut self, request: ToKeeper, post: &mut Post, begun: &mut bool) {
+        let done = |done: Result<(), Failure>| match done {
+            Ok(()) => ToScreener::Done,
+            Err(failure) => ToScreener::Failed((&failure).into()),
+        };
+        let answer = match request {
+            ToKeeper::Activate => done(self.activate(post).inspect(|()| *begun = true)),
+            ToKeeper::Release { detach } => {
+                self.release(detach);
+                ToScreener::Done
+            }
+            ToKeeper::Describe => ToScreener::Description(self.describe()),
+            ToKeeper::Reload => match self.reload(post) {
+                Ok(answer) => answer,
+                Err(failure) => ToScreener::Failed((&failure).into()),
+            },
+            ToKeeper::Adopt => {
+                post.adopt();
+                ToScreener::Done
+            }
+            ToKeeper::OpenStore => match post.store.open() {
+                Ok(file) => return self.send(&ToScreener::Hand(Handed::Store), Some(file.as_fd())),
+                Err(error) => ToScreener::Failed((&Failure::unavailable(error)).into()),
+            },
+            ToKeeper::PutStoreAside => match post.store.put_aside() {
+                Ok(path) => ToScreener::PutAside(path),
+                Err(error) => ToScreener::Failed((&Failure::unavailable(error)).into()),
+            },
+            ToKeeper::Fail(reason) => {
+                self.failed = Some(reason.into());
+                ToScreener::Done
+            }
+        };
+        self.send(&answer, None);
+    }
+
+    /// That the screener is gone is noticed by its end.
+    fn send(&self, answer: &ToScreener, descriptor: Option<BorrowedFd<'_>>) {
+        let _ = self.channel.send(answer, descriptor);
+    }
+
+    fn activate(&mut self, post: &Post) -> Result<(), Failure> {
+        if let Some(installation) = &self.installation {
+            kernel::activate(installation, &post.listeners)?;
+            if let Some(messages) = installation.messages() {
+                self.tasks.spawn(messages.pass_on());
+            }
+            self.tasks.spawn(interfaces::follow(Arc::clone(installation), post.log.clone()));
+        }
+        self.active = true;
+        // Without systemd there is nobody to notify.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        Ok(())
+    }
+
+    fn release(&mut self, detach: bool) {
+        self.released = true;
+        self.deadline = Some(Instant::now() + DRAINING);
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        match &self.installation {
+            Some(installation) if detach => installation.release_port(),
+            Some(installation) => installation.leave(),
+            None => {}
+        }
+    }
+
+    fn describe(&self) -> Description {
+        let servers = self.installation.as_ref().and_then(|installation| installation.servers().ok());
+        Description {
+            attached: self.installation.as_ref().map(|installation| installation.attached()),
+            servers: servers.unwrap_or_default(),
+        }
+    }
+
+    /// Hands over the configuration's files as they are now.
+    fn reload(&self, post: &mut Post) -> Result<ToScreener, Failure> {
+        if let Some(file) = Target::file(&post.config.log.target).map_err(|error| Failure::of_system(&error))? {
+            self.channel.send(&ToScreener::Hand(Handed::Log), Some(file.as_fd())).map_err(Failure::unavailable)?;
+            post.log.replace(file);
+        }
+        let facts = post.reread()?;
+        hand_files(&self.channel, facts).map_err(Failure::unavailable)?;
+        Ok(ToScreener::Reload { users: facts.users.clone() })
+    }
+}
+
+/// Starts the program again as the screener, under its own account, with the channel in the place of standard input.
+fn spawn(post: &Post, channel: Channel) -> io::Result<Child> {
+    let mut command = Command::new(THIS_PROGRAM);
+    command.arg0("mxscreen").arg("screener").stdin(Stdio::from(OwnedFd::from(channel)));
+    // A key that ends the keeper must not end the screener beside it; and systemd listens to the keeper alone.
+    command.process_group(0).env_remove("NOTIFY_SOCKET");
+    if let Some(account) = post.account {
+        command.gid(account.group.as_raw()).uid(account.user.as_raw());
+    }
+    tokio::process::Command::from(command).kill_on_drop(true).spawn()
+}
+
+/// Hands over everything, the word to begin last.
+fn equip(channel: &Channel, post: &Post, orders: &UnixStream, maps: Option<&Maps>, begin: Begin) -> io::Result<()> {
+    let hand = |what: Handed, descriptor: BorrowedFd<'_>| channel.send(&ToScreener::Hand(what), Some(descriptor));
+    hand(Handed::Orders, orders.as_fd())?;
+    hand(Handed::Control, post.control.as_fd())?;
+    for listener in &post.listeners {
+        hand(Handed::Listener, listener.as_fd())?;
+    }
+    if let Some(file) = Target::file(&post.config.log.target)? {
+        hand(Handed::Log, file.as_fd())?;
+    }
+    if let Some(maps) = maps {
+        for (name, map) in maps.iter() {
+            hand(Handed::Map(name.to_owned()), map)?;
+        }
+    }
+    hand_files(channel, &post.facts)?;
+    channel.send(&ToScreener::Begin(Box::new(begin)), None)
+}
+
+/// The contents of files, each in a file of its own that has no name.
+fn hand_files(channel: &Channel, facts: &Facts) -> io::Result<()> {
+    for (path, contents) in &facts.files {
+        let copy = copy_of(contents)?;
+        channel.send(&ToScreener::Hand(Handed::File(path.clone())), Some(copy.as_fd()))?;
+    }
+    Ok(())
+}
+
+fn copy_of(contents: &[u8]) -> io::Result<File> {
+    let mut file = File::from(memfd_create("configuration", MemfdFlags::CLOEXEC)?);
+    file.write_all(contents)?;
+    file.rewind()?;
+    Ok(file)
+}
+
+/// What the screener asks for, read by a thread of its own until the screener has ended.
+fn requests(channel: Arc<Channel>) -> io::Result<mpsc::Receiver<ToKeeper>> {
+    let (sender, receiver) = mpsc::channel(1);
+    std::thread::Builder::new().name("requests".to_owned()).spawn(move || {
+        while let Ok(Some((request, _))) = channel.receive() {
+            if sender.blocking_send(request).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(receiver)
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// How a process ended, in words.
+fn how(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(0), _) => "has ended".to_owned(),
+        (Some(code), _) => format!("has ended with status {code}"),
+        (None, Some(signal)) => format!("was ended by signal {signal}"),
+        (None, None) => "has ended somehow".to_owned(),
+    }
+}
