@@ -33,7 +33,9 @@ use aya_ebpf::{
 };
 
 /// The connection gate on an interface: turns away denied sources and clients at their limit, on the SYN.
+// Inlined, as its stack and the macro's own together are more than a program may have.
 #[xdp]
+#[inline(always)]
 pub fn gate(ctx: XdpContext) -> u32 {
     let outcome = match gate::judge(&ctx) {
         gate::Verdict::Pass => refuse::Outcome::Pass,

@@ -2,7 +2,7 @@
 //!
 //! Nothing is kept between two packets. Before a cookie has come back nothing but one SYN-ACK is sent, no longer than the SYN.
 
-use core::mem::size_of;
+use core::{arch::asm, mem::size_of};
 
 use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1},
@@ -15,7 +15,7 @@ use screen_common::{
     cookie::{self, Path},
     packet::{Answer, Frame as _, Opening, Wire},
     reason::Reason,
-    reply::{IPV4_HEADER, IPV6_HEADER, Segment, TCP_HEADER_MAX, TEXT_BYTES, Text, flags},
+    reply::{IPV4_HEADER, IPV6_HEADER, Segment, TCP_HEADER_MAX, Text, flags},
 };
 
 use crate::{
@@ -168,32 +168,37 @@ fn turn_round(ctx: &XdpContext, wire: &Wire, segment: &Segment, text: Option<&Te
     if unsafe { bpf_xdp_adjust_head(ctx.ctx, change as i32) } != 0 {
         return false;
     }
-    if !store(ctx, 0, link.as_ptr(), network as u32) {
+    if !store(ctx, 0, &link, network as u32) {
         return false;
     }
     let tcp = segment.tcp_header();
     let stored = match segment.ipv4_header() {
-        Some(ip) => {
-            let packet = Ipv4Packet { ip, tcp };
-            store(ctx, network as u32, (&raw const packet).cast(), headers as u32)
-        }
+        Some(ip) => store(ctx, network as u32, &Ipv4Packet { ip, tcp }, headers as u32),
         None => {
             let packet = Ipv6Packet { ip: segment.ipv6_start(), from: segment.from, to: segment.to, tcp };
-            store(ctx, network as u32, (&raw const packet).cast(), headers as u32)
+            store(ctx, network as u32, &packet, headers as u32)
         }
     };
     let Some(text) = text else { return stored };
-    let bytes = segment.payload;
-    if bytes == 0 || bytes > TEXT_BYTES as u32 {
-        return false;
-    }
-    stored && store(ctx, (network + headers) as u32, text.bytes.as_ptr(), bytes)
+    stored && store(ctx, (network + headers) as u32, &text.bytes, segment.payload)
 }
 
+/// Writes the first `length` bytes of `bytes` into the frame, at least one; returns whether there are as many, and room for them.
 #[inline(always)]
-fn store(ctx: &XdpContext, offset: u32, bytes: *const u8, length: u32) -> bool {
-    // SAFETY: callers pass at least `length` bytes; the helper checks that the frame has room for them.
-    unsafe { bpf_xdp_store_bytes(ctx.ctx, offset, bytes.cast_mut().cast(), length) == 0 }
+fn store<T>(ctx: &XdpContext, offset: u32, bytes: &T, length: u32) -> bool {
+    let mut last = u64::from(length).wrapping_sub(1);
+    // Before Linux 6.8 the verifier takes no least value from "not zero": the last byte's number has one, and what follows from it. Made by
+    // assembly it stays in one register, where the compiler would compare copies of it on the stack.
+    // SAFETY: a number is cut to seven bits.
+    unsafe {
+        asm!("{last} &= 127", last = inout(reg) last, options(nomem, nostack));
+    }
+    if last >= size_of::<T>() as u64 {
+        return false;
+    }
+    let start = (&raw const *bytes).cast_mut().cast();
+    // SAFETY: there are as many bytes, as just checked; the helper checks that the frame has room for them.
+    unsafe { bpf_xdp_store_bytes(ctx.ctx, offset, start, last as u32 + 1) == 0 }
 }
 
 const TCP_TIME_WAIT: u32 = 6;

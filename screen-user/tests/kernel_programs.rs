@@ -40,3 +40,5 @@ mod site;
 mod steering;
 #[path = "kernel_programs/succession.rs"]
 mod succession;
+#[path = "kernel_programs/unprivileged.rs"]
+mod unprivileged;

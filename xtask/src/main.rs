@@ -6,6 +6,7 @@ mod build;
 mod demo;
 mod fuzz;
 mod lint;
+mod oldest;
 mod oracle;
 mod process;
 mod sandbox;
@@ -35,6 +36,8 @@ enum Verb {
     Lint,
     /// Install what is missing and run every test
     Test(test::Options),
+    /// Try the kernel half and the gate on the oldest kernel that is claimed, in an emulated machine
+    Oldest(oldest::Options),
     /// Replay recorded screening scenarios against the gate
     Oracle(oracle::Options),
     /// Show the gate at work in a sandbox, with a real Postfix behind it
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Verb::Build => build::release(),
         Verb::Lint => lint::run(),
         Verb::Test(options) => test::run(&options),
+        Verb::Oldest(options) => oldest::run(&options),
         Verb::Oracle(options) => oracle::run(&options),
         Verb::Demo(options) => demo::run(&options),
         Verb::Bench(options) => bench::run(&options),

@@ -38,14 +38,13 @@ pub(super) fn check_privileges() -> Result<(), KernelError> {
     Err(KernelError::Privilege { capability: missing.join(", "), wanted_for: "to load and attach the kernel programs" })
 }
 
-/// Fails on a kernel that lacks what the programs use; the last of it to come was the namespace's cookie for `sock_ops` and what
-/// goes with it.
+/// Fails on a kernel that lacks what the programs use, or on which nobody has tried them: `cargo xtask oldest` does on this one.
 pub(super) fn require_kernel() -> Result<(), KernelError> {
     // One that does not say its version may be any; loading the programs will tell.
-    if KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(5, 18, 0)) {
+    if KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(6, 1, 0)) {
         return Err(KernelError::Missing {
             what: "this kernel is too old for the kernel half".to_owned(),
-            remedy: "Linux 5.18 or later is needed".to_owned(),
+            remedy: "Linux 6.1 or later is needed".to_owned(),
         });
     }
     Ok(())
@@ -118,7 +117,7 @@ pub(super) fn netns_cookie() -> Result<u64, KernelError> {
     }
     Err(KernelError::Missing {
         what: format!("the kernel does not tell network namespaces apart ({})", io::Error::last_os_error()),
-        remedy: "Linux 5.18 or later is needed".to_owned(),
+        remedy: "Linux 6.1 or later is needed".to_owned(),
     })
 }
 

@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use aya::programs::ProgramError;
+use aya::{programs::ProgramError, util::KernelVersion};
 use nix::sched::{CloneFlags, setns, unshare};
 use screen_user::{
     config::{ClientPrefix, KernelReply, Layout, ScreenerDown, Steer, XdpMode},
@@ -34,6 +34,11 @@ pub(crate) fn privileged() -> bool {
     assert!(env::var_os("CI").is_none(), "{what} is missing, and in CI no test is skipped");
     println!("skipped: {what} is missing");
     false
+}
+
+/// Whether this kernel is older than Linux `major.minor`.
+pub(crate) fn is_older_than(major: u8, minor: u8) -> bool {
+    KernelVersion::current().unwrap() < KernelVersion::new(major, minor, 0)
 }
 
 /// A plan with a pin path of its own.

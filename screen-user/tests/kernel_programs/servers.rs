@@ -14,7 +14,7 @@ use screen_user::{
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::{
-    place::{HOST, NEIGHBOUR, Pair, Started, plan, privileged},
+    place::{HOST, NEIGHBOUR, Pair, Started, is_older_than, plan, privileged},
     site::{PATIENCE, Site, Taker, wait_for},
 };
 
@@ -264,9 +264,11 @@ fn connections_older_than_the_gate_are_counted_until_they_end() {
     }
     let kernel = pair.within(HOST, || Started::new(&plan()).unwrap());
     let active = |client: &str| kernel.counters(client.parse().unwrap()).unwrap().map_or(0, |client| client.active);
-    assert_eq!((active("192.0.2.2"), active("2001:db8::2")), (2, 1));
+    // Before Linux 6.12 their ends can't be heard, and they are left out.
+    let found = if is_older_than(6, 12) { (0, 0) } else { (2, 1) };
+    assert_eq!((active("192.0.2.2"), active("2001:db8::2")), found);
     pair.within(HOST, || kernel.installation.look_at_sockets().unwrap());
-    assert_eq!((active("192.0.2.2"), active("2001:db8::2")), (2, 1), "nothing is counted twice");
+    assert_eq!((active("192.0.2.2"), active("2001:db8::2")), found, "nothing is counted twice");
     drop(ends);
     wait_for("the ends to be noticed", || (active("192.0.2.2") + active("2001:db8::2") == 0).then_some(()));
 }

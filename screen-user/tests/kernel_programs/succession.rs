@@ -13,7 +13,7 @@ use screen_user::kernel::{DenyEntry, Expiry, ListId, Plan};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::{
-    place::{HOST, NEIGHBOUR, Pair, Started, plan, privileged, run},
+    place::{HOST, NEIGHBOUR, Pair, Started, is_older_than, plan, privileged, run},
     site::{PATIENCE, wait_for},
 };
 
@@ -148,12 +148,14 @@ fn maps_of_another_layout_are_carried_over_with_their_contents() {
     assert!(connect(&pair, DENIED, Duration::from_millis(50)).is_err());
     let gate = start(&pair, &plan);
     let counters = gate.counters(KNOWN.parse().unwrap()).unwrap().unwrap();
+    // Before Linux 6.12 the end of a connection that others counted can't be heard.
+    let found = u64::from(!is_older_than(6, 12));
     assert_eq!(
         (counters.active, counters.limited),
-        (1, 2),
+        (found, 2),
         "counted anew by the sockets that are there; the past is kept"
     );
-    assert_eq!((counters.accepted, counters.steered), (6, 5));
+    assert_eq!((counters.accepted, counters.steered), (5 + found, 5));
     let shown = run("bpftool", &["-j", "map", "show", "pinned", plan.pin_path.join("maps/clients").to_str().unwrap()]);
     assert!(shown.contains("\"bytes_value\":48"), "{shown}");
     drop((known, served));

@@ -31,6 +31,8 @@ pub(crate) enum Part {
     Clients,
     /// Run the fuzz targets.
     Fuzz,
+    /// Boot another kernel.
+    Emulation,
 }
 
 /// A Debian package, and the file that shows that it (or something as good) is there.
@@ -52,6 +54,8 @@ const PACKAGES: &[Package] = &[
     Package { part: Part::Clients, names: &["swaks"], present: || find("swaks").is_some() },
     Package { part: Part::Clients, names: &["libnet-ssleay-perl"], present: has_perl_tls },
     Package { part: Part::Clients, names: &["nmap"], present: || find("nmap").is_some() },
+    Package { part: Part::Emulation, names: &["qemu-system-x86"], present: || find("qemu-system-x86_64").is_some() },
+    Package { part: Part::Emulation, names: &["busybox-static"], present: has_static_busybox },
     Package { part: Part::Fuzz, names: &["g++"], present: || find("c++").is_some() },
 ];
 
@@ -94,6 +98,11 @@ pub(crate) fn ensure(parts: &[Part]) -> Result<()> {
         fuzz::ensure()?;
     }
     Ok(())
+}
+
+/// Whether the busybox that is there needs no libraries; another package of that name has fewer commands.
+fn has_static_busybox() -> bool {
+    Path::new("/bin/busybox").exists() && Path::new("/usr/share/doc/busybox-static").exists()
 }
 
 /// Whether Perl has the TLS that swaks uses. Its folder has the machine's architecture and Perl's version in its name.

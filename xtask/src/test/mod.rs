@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use tally::Tally;
 
 use crate::{
+    oldest,
     process::{self, say},
     setup, workspace,
 };
@@ -18,7 +19,7 @@ use crate::{
 /// What `cargo xtask test` takes.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Leave out the scripted scenarios and the demonstration
+    /// Leave out the oldest kernel, the scripted scenarios and the demonstration
     #[arg(long)]
     quick: bool,
 }
@@ -28,7 +29,9 @@ const END_TO_END_THREADS: &str = "6";
 
 /// Builds the gate and runs all tests; in CI (`CI` is set) a test that was skipped for want of rights counts as failed.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    say("running every test: unit, property, kernel programs, end to end, scripted scenarios, demonstration");
+    say(
+        "running every test: unit, property, kernel programs, end to end, oldest kernel, scripted scenarios, demonstration",
+    );
     setup::ensure(&[setup::Part::Build, setup::Part::Sandbox, setup::Part::Clients])?;
     let mut tally = Tally::default();
 
@@ -46,6 +49,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     watch("end-to-end tests", &mut cargo, &mut tally)?;
     if !options.quick {
         let own = std::env::current_exe().context("can't find this program's own file")?;
+        say("== the oldest kernel");
+        if let Some(obstacle) = oldest::obstacle() {
+            tally.skip(&format!("oldest kernel: {obstacle}"));
+        } else {
+            watch("oldest kernel", Command::new(&own).arg("oldest"), &mut tally)?;
+        }
         say("== scripted scenarios");
         watch("oracle", Command::new(&own).arg("oracle"), &mut tally)?;
         say("== demonstration");
