@@ -6,6 +6,7 @@ mod feed;
 mod history;
 mod housekeeping;
 mod interfaces;
+mod left_out;
 mod reload;
 mod run;
 mod view;
