@@ -50,6 +50,16 @@ impl Middlebox {
     /// When `ip` or `ethtool` refuse.
     #[must_use]
     pub fn between(net: &Net, script: impl FnMut(&Segment) -> Fate + Send + 'static) -> Self {
+        Self::tagging(net, &[], script)
+    }
+
+    /// As [`Middlebox::between`]; between the box and the edge, TCP segments have VLAN tags of these EtherTypes.
+    ///
+    /// # Panics
+    ///
+    /// When `ip` or `ethtool` refuse.
+    #[must_use]
+    pub fn tagging(net: &Net, tags: &[u16], script: impl FnMut(&Segment) -> Fate + Send + 'static) -> Self {
         let namespace = Namespace::new(format!("{}-box", net.id()));
         // It has nothing to say of its own.
         namespace.sysctl("net.ipv6.conf.default.disable_ipv6", "1");
@@ -65,12 +75,13 @@ impl Middlebox {
         let (seen, stop) = (Arc::default(), Arc::default());
         // Both directions share them: a value alone does not hear what it sends.
         let [edge, client] = [TO_EDGE, TO_CLIENT].map(|interface| Arc::new(Wire::open(&namespace, interface)));
-        let ways = [(&client, &edge), (&edge, &client)]
+        let ways = [(&client, &edge, tags), (&edge, &client, &[])]
             .into_iter()
-            .map(|(from, to)| {
+            .map(|(from, to, tags)| {
                 let way = Way {
                     from: Arc::clone(from),
                     to: Arc::clone(to),
+                    tags: tags.iter().flat_map(|tag| [tag.to_be_bytes(), VLAN]).flatten().collect(),
                     script: Arc::clone(&script),
                     seen: Arc::clone(&seen),
                     stop: Arc::clone(&stop),
@@ -117,6 +128,9 @@ pub(crate) const TO_EDGE: &str = "edge0";
 /// The other one.
 pub(crate) const TO_CLIENT: &str = "client0";
 
+/// The number in each tag.
+const VLAN: [u8; 2] = [0, 5];
+
 /// Has an interface send single segments with their checksums: the box hands frames on as they are.
 fn whole(namespace: &Namespace, interface: &str) {
     let enter = format!("--net=/run/netns/{}", namespace.name());
@@ -127,6 +141,8 @@ fn whole(namespace: &Namespace, interface: &str) {
 struct Way {
     from: Arc<Wire>,
     to: Arc<Wire>,
+    /// What is put before the EtherType of a segment's frame.
+    tags: Vec<u8>,
     script: Arc<Mutex<Script>>,
     seen: Arc<Mutex<Vec<(Segment, Fate)>>>,
     stop: Arc<AtomicBool>,
@@ -136,11 +152,15 @@ impl Way {
     fn carry(self) {
         let mut overtaken = None;
         while !self.stop.load(Ordering::Relaxed) {
-            let Some(frame) = self.from.receive() else { continue };
+            let Some(mut frame) = self.from.receive() else { continue };
+            while matches!(frame[12..], [0x81, 0, _, _, ..] | [0x88, 0xa8, _, _, ..]) {
+                frame.drain(12..16);
+            }
             let Some(segment) = Segment::read(&frame) else {
                 self.to.send(&frame);
                 continue;
             };
+            frame.splice(12..12, self.tags.iter().copied());
             let fate = self.script.lock().unwrap_or_else(PoisonError::into_inner)(&segment);
             match fate {
                 Fate::Forward => self.to.send(&frame),
