@@ -16,8 +16,7 @@ impl IpKey {
     #[inline(always)]
     #[must_use]
     pub const fn from_ipv4(octets: [u8; 4]) -> Self {
-        let [a, b, c, d] = octets;
-        Self { address: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] }
+        Self::from_halves(0, 0xffff << 32 | u32::from_be_bytes(octets) as u64)
     }
 
     /// The key of an IPv6 address, in network order.
@@ -47,17 +46,16 @@ impl IpKey {
     #[inline(always)]
     #[must_use]
     pub const fn halves(&self) -> (u64, u64) {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = self.address;
-        (u64::from_be_bytes([a, b, c, d, e, f, g, h]), u64::from_be_bytes([i, j, k, l, m, n, o, p]))
+        let whole = u128::from_be_bytes(self.address);
+        ((whole >> 64) as u64, whole as u64)
     }
 
     /// The key of two numbers.
     #[inline(always)]
     #[must_use]
     pub const fn from_halves(high: u64, low: u64) -> Self {
-        let [a, b, c, d, e, f, g, h] = high.to_be_bytes();
-        let [i, j, k, l, m, n, o, p] = low.to_be_bytes();
-        Self { address: [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] }
+        // One number, as the compiler for the kernel would otherwise keep sixteen on the stack.
+        Self { address: ((high as u128) << 64 | low as u128).to_be_bytes() }
     }
 }
 

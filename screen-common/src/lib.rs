@@ -8,6 +8,7 @@ pub mod abi;
 pub mod address;
 pub mod cookie;
 pub mod decide;
+pub mod options;
 pub mod packet;
 pub mod reason;
 pub mod reply;

@@ -62,8 +62,8 @@ pub struct Wire {
     pub network: usize,
     /// Whether the IP header has neither options nor extension headers behind it.
     pub plain: bool,
-    /// Whether the TCP header has options.
-    pub options: bool,
+    /// Bytes of the TCP header, its options included.
+    pub tcp: usize,
 }
 
 /// A segment that may follow a SYN which the gate answered by itself.
@@ -83,6 +83,8 @@ pub struct Answer {
     pub acknowledgement: u32,
     /// Whether the client has nothing more to send.
     pub fin: bool,
+    /// Bytes that it takes from us beyond that, host order; never scaled, as no scaling was agreed upon.
+    pub window: u16,
     /// Bytes of data.
     pub payload: u32,
     /// What a reply must know of the frame.
@@ -251,13 +253,15 @@ struct Tcp {
     source_port: u16,
     destination_port: u16,
     sequence: u32,
-    options: bool,
+    /// Bytes of the header.
+    length: usize,
     /// None: a SYN.
     answer: Option<Acknowledged>,
 }
 
 struct Acknowledged {
     number: u32,
+    window: u16,
     fin: bool,
     payload: u32,
 }
@@ -265,17 +269,18 @@ struct Acknowledged {
 impl Tcp {
     #[inline(always)]
     fn between(self, source: IpKey, destination: IpKey, network: usize, plain: bool) -> Decoded {
-        let Self { source_port, destination_port, sequence, options, answer } = self;
-        let wire = Wire { network, plain, options };
+        let Self { source_port, destination_port, sequence, length, answer } = self;
+        let wire = Wire { network, plain, tcp: length };
         match answer {
             None => Decoded::Opening(Opening { source, destination, source_port, destination_port, sequence, wire }),
-            Some(Acknowledged { number: acknowledgement, fin, payload }) => Decoded::Answer(Answer {
+            Some(Acknowledged { number: acknowledgement, window, fin, payload }) => Decoded::Answer(Answer {
                 source,
                 destination,
                 source_port,
                 destination_port,
                 sequence,
                 acknowledgement,
+                window,
                 fin,
                 payload,
                 wire,
@@ -291,7 +296,7 @@ fn tcp<F: Frame + ?Sized>(
     protected: impl Fn(u16) -> bool,
     concerned: impl Fn(u32) -> bool,
 ) -> Result<Tcp, Other> {
-    let [offset, flags] = read(frame, segment.start + 12)?;
+    let [offset, flags, high, low] = read(frame, segment.start + 12)?;
     let acknowledgement = match flags & (FIN | SYN | RST | ACK) {
         SYN => None,
         ACK | FIN_ACK => {
@@ -313,13 +318,15 @@ fn tcp<F: Frame + ?Sized>(
     if header < TCP_HEADER || segment.start + header > segment.end || segment.end > frame.length() {
         return Err(Other::Malformed);
     }
+    let window = u16::from_be_bytes([high, low]);
     Ok(Tcp {
         source_port,
         destination_port,
         sequence: u32::from_be_bytes(read(frame, segment.start + 4)?),
-        options: header > TCP_HEADER,
+        length: header,
         answer: acknowledgement.map(|number| Acknowledged {
             number,
+            window,
             fin: flags & FIN != 0,
             payload: (segment.end - segment.start - header) as u32,
         }),

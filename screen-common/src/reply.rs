@@ -2,7 +2,7 @@
 
 use crate::address::IpKey;
 
-/// The most bytes of a text, its line end included. No stack in use takes less in a segment, whatever segment size it announces.
+/// The most bytes of a text, its line end included: the least that Linux announces as its segment size.
 pub const TEXT_BYTES: usize = 88;
 
 /// A text: one line, as it goes over the wire.
@@ -82,6 +82,8 @@ pub struct Segment {
     pub payload_sum: u32,
 }
 
+/// Bytes of a TCP header without options.
+pub const TCP_HEADER_MIN: usize = 20;
 /// Bytes of the longest TCP header that is made here.
 pub const TCP_HEADER_MAX: usize = 24;
 /// Bytes of an IPv4 header.

@@ -11,11 +11,13 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use screen_common::{
+    abi::TEXT_DENIED,
     address::IpKey,
     cookie::{self, Path},
+    options::segment_size,
     packet::{Answer, Frame as _, Opening, Wire},
     reason::Reason,
-    reply::{IPV4_HEADER, IPV6_HEADER, Segment, TCP_HEADER_MAX, Text, flags},
+    reply::{IPV4_HEADER, IPV6_HEADER, Segment, TCP_HEADER_MAX, TCP_HEADER_MIN, Text, flags},
 };
 
 use crate::{
@@ -35,7 +37,7 @@ pub(crate) enum Outcome {
     Pass,
 }
 
-/// Answers a SYN that is refused with the text of this number.
+/// Answers a SYN that is refused with the text of this number, or with the common one where the client takes no segment as long.
 #[inline(always)]
 pub(crate) fn challenge(ctx: &XdpContext, opening: &Opening, text: u32) -> Outcome {
     // A packet with IP options can't be answered by turning it round; where this interface can't transmit, silence is all there is.
@@ -43,6 +45,7 @@ pub(crate) fn challenge(ctx: &XdpContext, opening: &Opening, text: u32) -> Outco
         return Outcome::Drop;
     }
     let Some(keys) = cookie_keys.get(0).filter(|keys| keys.ready != 0) else { return Outcome::Drop };
+    let Some(text) = fitting(ctx, opening, text) else { return Outcome::Drop };
     let path = Path {
         source: opening.source,
         destination: opening.destination,
@@ -60,7 +63,7 @@ pub(crate) fn challenge(ctx: &XdpContext, opening: &Opening, text: u32) -> Outco
         acknowledgement: opening.sequence.wrapping_add(1),
         flags: flags::SYN | flags::ACK,
         // Four bytes more than a bare header: only where the SYN had as many.
-        announces: opening.wire.options,
+        announces: opening.wire.tcp > TCP_HEADER_MIN,
         payload: 0,
         payload_sum: 0,
     };
@@ -84,11 +87,15 @@ pub(crate) fn answer(ctx: &XdpContext, answer: &Answer) -> Outcome {
         destination_port: answer.destination_port,
     };
     let Some(known) = cookie::check(keys, &path, answer.acknowledgement, now_ns) else { return Outcome::Pass };
+    let Some(text) = replies.get(known.text).filter(|text| text.length != 0) else { return Outcome::Pass };
+    // The text and its FIN are all that there is to acknowledge.
+    if known.received > text.length + 1 {
+        return Outcome::Pass;
+    }
     // One number in many millions looks like a cookie by chance: a connection that the stack knows is the stack's.
     if is_connected(ctx, &path) {
         return Outcome::Pass;
     }
-    let Some(text) = replies.get(known.text).filter(|text| text.length != 0) else { return Outcome::Drop };
     if !answer.wire.plain || is_mute(ctx) {
         return Outcome::Drop;
     }
@@ -105,20 +112,41 @@ pub(crate) fn answer(ctx: &XdpContext, answer: &Answer) -> Outcome {
         payload: text.length,
         payload_sum: text.sum,
     };
-    let sent = if known.received == 0 {
+    let said = if known.received == 0 {
+        // Where there is no room for all of it, an answer would only be answered again: the client tells when there is.
+        if answer.window as u32 <= text.length {
+            return Outcome::Drop;
+        }
         report::count(Reason::Refused);
-        turn_round(ctx, &answer.wire, &segment, Some(text))
-    } else if taken != 0 {
+        Some(text)
+    } else if known.received == text.length + 1 && taken != 0 {
         // It has heard us and goes on: with its QUIT, and then with its FIN.
         segment.sequence = segment.sequence.wrapping_add(text.length + 1);
         segment.flags = flags::ACK;
         segment.payload = 0;
         segment.payload_sum = 0;
-        turn_round(ctx, &answer.wire, &segment, None)
+        None
     } else {
-        false
+        return Outcome::Drop;
     };
-    if sent { Outcome::Transmit } else { Outcome::Drop }
+    if turn_round(ctx, &answer.wire, &segment, said) { Outcome::Transmit } else { Outcome::Drop }
+}
+
+/// The number of a text that the client takes in one segment: this one, or else the common one.
+#[inline(always)]
+fn fitting(ctx: &XdpContext, opening: &Opening, text: u32) -> Option<u32> {
+    let wire = &opening.wire;
+    // A plain packet: nothing is between its headers.
+    let tcp = wire.network + if opening.source.ipv4().is_some() { IPV4_HEADER } else { IPV6_HEADER };
+    let size = segment_size(&ctx.frame(), tcp + TCP_HEADER_MIN, tcp + wire.tcp) as u32;
+    let fits = |text: u32| replies.get(text).is_some_and(|text| text.length <= size);
+    if fits(text) {
+        Some(text)
+    } else if text > TEXT_DENIED && fits(TEXT_DENIED) {
+        Some(TEXT_DENIED)
+    } else {
+        None
+    }
 }
 
 /// Whether frames can't be sent back over the interface that this one came in by.

@@ -18,6 +18,8 @@ mod frames;
 mod gate;
 #[path = "kernel_programs/hidden.rs"]
 mod hidden;
+#[path = "kernel_programs/hostile.rs"]
+mod hostile;
 #[path = "kernel_programs/killed.rs"]
 mod killed;
 #[path = "kernel_programs/ladder.rs"]
@@ -40,5 +42,7 @@ mod site;
 mod steering;
 #[path = "kernel_programs/succession.rs"]
 mod succession;
+#[path = "kernel_programs/told.rs"]
+mod told;
 #[path = "kernel_programs/unprivileged.rs"]
 mod unprivileged;

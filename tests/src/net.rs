@@ -12,7 +12,11 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{netns::Namespace, privilege};
+use crate::{
+    middlebox::{TO_CLIENT, TO_EDGE},
+    netns::Namespace,
+    privilege,
+};
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 static SWEPT: Once = Once::new();
@@ -89,11 +93,27 @@ impl Host {
     fn join(edge: &Namespace, name: String, number: u8) -> Self {
         let namespace = Namespace::new(name);
         edge.ip(&format!("link add mx{number} type veth peer name c0 netns {}", namespace.name()));
+        let host = Self { namespace, number, addresses: Mutex::default() };
+        host.bring_up(edge);
+        host
+    }
+
+    /// Gives the edge its addresses on the wire to this host.
+    fn bring_up(&self, edge: &Namespace) {
+        let number = self.number;
         edge.ip(&format!("address add 198.{}.0.1/16 dev mx{number}", 18 + number));
         edge.ip(&format!("address add 2001:2:{number}::1/48 dev mx{number} nodad"));
         edge.ip(&format!("link set mx{number} up"));
-        namespace.ip("link set c0 up");
-        Self { namespace, number, addresses: Mutex::default() }
+        self.namespace.ip("link set c0 up");
+    }
+
+    /// Leads the wire to the edge through another namespace, which has an interface for each half of it.
+    pub(crate) fn rewire(&self, edge: &Namespace, through: &Namespace) {
+        let (number, through) = (self.number, through.name());
+        edge.ip(&format!("link del mx{number}"));
+        edge.ip(&format!("link add mx{number} type veth peer name {TO_EDGE} netns {through}"));
+        self.namespace.ip(&format!("link add c0 type veth peer name {TO_CLIENT} netns {through}"));
+        self.bring_up(edge);
     }
 
     /// Port 25 of the edge as this host reaches it, in the family of `client`.

@@ -52,13 +52,20 @@ impl Postfix {
 
     /// Starts Postfix on the client host, as a client of the edge: it takes mail on 127.0.0.1:10026, relays all of it, and tries again
     /// every second. With `tls`, it delivers with TLS or not at all.
+    #[must_use]
+    #[track_caller]
+    pub fn relaying(net: &Net, tls: bool) -> Self {
+        Self::relaying_with(net, tls, &[])
+    }
+
+    /// As [`Postfix::relaying`], with more of its settings, such as `smtp_skip_5xx_greeting=no`.
     ///
     /// # Panics
     ///
     /// When it does not come up.
     #[must_use]
     #[track_caller]
-    pub fn relaying(net: &Net, tls: bool) -> Self {
+    pub fn relaying_with(net: &Net, tls: bool, more: &[&str]) -> Self {
         let directory = net.directory().join("postfix-client");
         lay_out(&directory, &[("127.0.0.1:10026", "")]);
         let security = format!("smtp_tls_security_level={}", if tls { "encrypt" } else { "none" });
@@ -73,7 +80,10 @@ impl Postfix {
             "smtp_destination_concurrency_failed_cohort_limit=0",
         ];
         let etc = directory.join("etc").display().to_string();
-        run("postconf", ["-c", &etc, "-e"].into_iter().chain(settings).chain([security.as_str()]));
+        run(
+            "postconf",
+            ["-c", &etc, "-e"].into_iter().chain(settings).chain([security.as_str()]).chain(more.iter().copied()),
+        );
         let mut postfix = Self { master: None, directory, on_client: true };
         postfix.up(net);
         postfix

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
 use crate::{net::Host, wait::SOON};
 
@@ -256,6 +256,16 @@ impl Client {
                 Err(error) => panic!("{}: read: {error}", self.name()),
             }
         }
+    }
+
+    /// Asks the other end whether it is still there after `idle` without a word from it.
+    ///
+    /// # Panics
+    ///
+    /// When the system refuses.
+    pub fn keep_alive(&self, idle: Duration) {
+        let alive = TcpKeepalive::new().with_time(idle).with_interval(idle);
+        socket2::SockRef::from(&self.stream).set_tcp_keepalive(&alive).expect("SO_KEEPALIVE");
     }
 
     /// Closes the sending side.

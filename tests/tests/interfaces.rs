@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use screen_tests::{
     gate::{Gate, Settings},
+    middlebox::{Fate, Middlebox},
     net::Net,
     netns::run,
     postfix::Postfix,
@@ -11,6 +12,7 @@ use screen_tests::{
 };
 use serde_json::Value;
 
+const REFUSAL: &str = "521 5.3.2 Service currently unavailable\r\n";
 const DENIED: [&str; 2] = ["198.18.1.7", "2001:2:0:7::1"];
 
 fn settings(net: &Net) -> Settings {
@@ -109,4 +111,78 @@ fn an_interface_that_is_made_anew_while_the_gate_runs_is_guarded_again() {
     assert!(gate.pins().count("refused", client, "denied") > before);
     gate.stop();
     assert!(!run("ip", ["-n", net.edge.name(), "link"]).contains("xdp"));
+}
+
+fn assert_told(net: &Net, client: &str) {
+    let mut client = Client::connect(net.client(), client.parse().unwrap());
+    assert_eq!(String::from_utf8(client.read_to_end()).unwrap(), REFUSAL);
+    client.send("QUIT\r\n");
+}
+
+fn attached(gate: &Gate, mode: &str, replies: bool) -> bool {
+    shown(gate).is_some_and(|interface| interface["mode"] == mode && interface["replies"] == replies)
+}
+
+#[test]
+fn refusals_travel_where_they_can_and_where_they_can_not_the_gate_says_so() {
+    let Some(net) = Net::new() else { return };
+    let start = |mode| Gate::start(&net, Settings::in_place(&net).text("kernel.xdp", mode));
+    for (mode, replies) in [("auto", true), ("generic", true), ("native", false), ("tc", false)] {
+        let gate = start(mode);
+        deny(&gate);
+        assert!(attached(&gate, if mode == "auto" { "generic" } else { mode }, replies), "{mode}");
+        let said = "refused clients get silence";
+        assert_eq!(gate.logged(said) == 0, replies, "{mode}");
+        assert_eq!(gate.tell(&["status"]).contains(said), !replies, "{mode}");
+        for client in DENIED {
+            if replies {
+                assert_told(&net, client);
+            } else {
+                let challenged = gate.pins().total("Challenged", "packets");
+                Client::assert_dropped(net.client(), client.parse().unwrap());
+                assert_eq!(
+                    gate.pins().total("Challenged", "packets"),
+                    challenged,
+                    "{mode}: nothing is sent into the void"
+                );
+            }
+        }
+        gate.tell(&["stop", "--detach"]);
+        gate.wait_end();
+    }
+}
+
+#[test]
+fn a_natively_attached_veth_talks_once_its_other_end_runs_native_xdp() {
+    let Some(net) = Net::new() else { return };
+    let gate = Gate::start(&net, Settings::in_place(&net).text("kernel.xdp", "native"));
+    deny(&gate);
+    assert!(attached(&gate, "native", false));
+    // Any program will do; this one passes all that comes from the edge.
+    let link: Value = serde_json::from_str(&run("ip", ["-j", "-n", net.edge.name(), "link", "show", "mx0"])).unwrap();
+    let program = link[0]["xdp"]["prog"]["id"].to_string();
+    let enter = format!("--net=/run/netns/{}", net.client().namespace.name());
+    run("nsenter", [enter.as_str(), "bpftool", "net", "attach", "xdpdrv", "id", &program, "dev", "c0"]);
+    // The kernel tells the edge nothing of that; anything that happens to its own end makes the gate look again.
+    net.edge.ip("link set mx0 alias neighbour");
+    gate.wait("it can reply", || attached(&gate, "native", true));
+    gate.wait_log("interface mx0: native");
+    for client in DENIED {
+        assert_told(&net, client);
+    }
+}
+
+#[test]
+fn clients_in_vlans_are_told() {
+    for tags in [&[0x8100][..], &[0x88a8, 0x8100]] {
+        let Some(net) = Net::new() else { return };
+        let _tagger = Middlebox::tagging(&net, tags, |_| Fate::Forward);
+        let gate = Gate::start(&net, Settings::in_place(&net));
+        deny(&gate);
+        // Nobody else at the edge takes tagged frames.
+        Client::assert_dropped(net.client(), "198.18.1.1".parse().unwrap());
+        for client in DENIED {
+            assert_told(&net, client);
+        }
+    }
 }

@@ -200,13 +200,14 @@ fn what_acknowledges_a_number_of_interest_is_an_answer() {
     for (flags, fin) in [(ACK, false), (ACK | 0x08, false), (FIN | ACK, true)] {
         let mut segment = tcp_segment(25, flags, 12);
         segment[8..12].copy_from_slice(&7u32.to_be_bytes());
+        segment[14..16].copy_from_slice(&4_321u16.to_be_bytes());
         segment.extend(*b"EHLO");
         let frame = ethernet_frame(&[ETHERTYPE_VLAN], ETHERTYPE_IPV4, &ipv4_packet(0, 0, PROTOCOL_TCP, &segment));
         let of_interest = |wanted| decode(frame.as_slice(), |port| port == 25, move |number| number == wanted);
         let Decoded::Answer(answer) = of_interest(7) else { panic!("{:?}", of_interest(7)) };
-        assert_eq!((answer.acknowledgement, answer.fin, answer.payload), (7, fin, 4));
+        assert_eq!((answer.acknowledgement, answer.fin, answer.payload, answer.window), (7, fin, 4, 4_321));
         assert_eq!((answer.source, answer.sequence), (IpKey::from_ipv4(V4_CLIENT), 0xdead_beef));
-        assert_eq!(answer.wire, Wire { network: 18, plain: true, options: true });
+        assert_eq!(answer.wire, Wire { network: 18, plain: true, tcp: 32 });
         assert_eq!(of_interest(8), Decoded::NotOurs);
     }
     for flags in [RST, RST | ACK, SYN | ACK, FIN, 0] {
@@ -223,12 +224,12 @@ fn a_reply_is_told_what_lies_between_the_headers() {
     };
     let syn = tcp_segment(25, SYN, 0);
     let with_options = ethernet_frame(&[], ETHERTYPE_IPV4, &ipv4_packet(4, 0, PROTOCOL_TCP, &syn));
-    assert_eq!(wire(&with_options), Wire { network: 14, plain: false, options: false });
+    assert_eq!(wire(&with_options), Wire { network: 14, plain: false, tcp: 20 });
     let chained = ipv6_packet(&[(IPV6_HOP_BY_HOP, options_header(0))], PROTOCOL_TCP, &syn);
     assert!(!wire(&ethernet_frame(&[], ETHERTYPE_IPV6, &chained)).plain);
     let tags = [ETHERTYPE_QINQ, ETHERTYPE_VLAN];
     let tagged = ethernet_frame(&tags, ETHERTYPE_IPV6, &ipv6_packet(&[], PROTOCOL_TCP, &tcp_segment(25, SYN, 4)));
-    assert_eq!(wire(&tagged), Wire { network: 22, plain: true, options: true });
+    assert_eq!(wire(&tagged), Wire { network: 22, plain: true, tcp: 24 });
 }
 
 proptest! {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc::Receiver;
 
-use super::{Gate, Phase, unix_now};
+use super::{Gate, Phase, left_out::LeftOut, unix_now};
 use crate::{
     dns::{LateResult, Report},
     kernel::{KernelEvent, Reason},
@@ -62,9 +62,20 @@ impl Gate {
             Ok(None) => return,
             Err(error) => return self.log.warn(format!("decisions of the kernel are not logged: {}", chain(&error))),
         };
+        let mut left_out = match LeftOut::new(kernel) {
+            Ok(left_out) => left_out,
+            Err(error) => return self.log.warn(format!("decisions of the kernel are not logged: {}", chain(&error))),
+        };
+        let mut ticks = tokio::time::interval(TICK);
         loop {
-            let event = events.next().await;
-            self.log_kernel_event(&event);
+            tokio::select! {
+                event = events.next() => self.log_kernel_event(&event),
+                _ = ticks.tick() => match left_out.since(kernel) {
+                    Ok(0) => {}
+                    Ok(lines) => self.log.info(format!("{lines} lines left out (kernel)")),
+                    Err(error) => self.log.warn(format!("lines that were left out were not counted: {}", chain(&error))),
+                },
+            }
         }
     }
 
@@ -83,9 +94,6 @@ impl Gate {
             self.log.info(format!("{} (kernel)", LogLine::Connect { client, server }));
         }
         self.log.line_with(line.severity().into(), format!("{line} (kernel)"), || line.fields());
-        if event.suppressed > 0 {
-            self.log.info(format!("{} lines left out (kernel)", event.suppressed));
-        }
     }
 
     /// Logs what the DNSBL zones report and corrects what their late answers contradict.

@@ -5,6 +5,7 @@ mod entries;
 mod feed;
 mod history;
 mod housekeeping;
+mod left_out;
 mod reload;
 mod run;
 mod view;

@@ -12,7 +12,7 @@ pub(super) async fn follow(installation: Arc<Installation>, log: Log) {
     // Before the state that is logged: what changes from here on is told.
     let changes = installation.link_changes();
     for interface in installation.attached().interfaces {
-        if interface.steps.is_empty() {
+        if interface.steps.is_empty() && !interface.silent {
             log.info(format!("interface {interface}"));
         } else {
             log.warn(format!("interface {interface}"));

@@ -33,6 +33,8 @@ pub struct Interface {
     pub mode: Option<Mode>,
     /// Whether the gate can answer there what it turns away.
     pub replies: bool,
+    /// Whether clients get silence there that are to be answered.
+    pub silent: bool,
     /// The better ways, the best one first, and why they were not taken.
     pub steps: Vec<Step>,
 }
@@ -103,6 +105,9 @@ impl fmt::Display for Interface {
             if let Some(remedy) = remedy {
                 write!(formatter, " (mend it: {remedy})")?;
             }
+        }
+        if self.silent {
+            formatter.write_str("; refused clients get silence, as the gate can't reply there")?;
         }
         Ok(())
     }

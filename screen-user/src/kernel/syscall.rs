@@ -143,7 +143,11 @@ pub struct Processors(usize);
 
 impl Processors {
     /// As the kernel says, in a file.
-    pub(super) fn count() -> Result<Self, KernelError> {
+    ///
+    /// # Errors
+    ///
+    /// The file can't be read.
+    pub fn count() -> Result<Self, KernelError> {
         let count = aya::util::nr_cpus();
         count.map(Self).map_err(|(path, error)| KernelError::system(format!("read {path}"), error))
     }

@@ -15,6 +15,9 @@ pub(crate) struct Frame {
     pub(crate) flags: u8,
     pub(crate) sequence: u32,
     pub(crate) acknowledgement: u32,
+    pub(crate) window: u16,
+    /// The options of the TCP header, four bytes or a multiple.
+    pub(crate) tcp_options: Vec<u8>,
     /// Data behind the header.
     pub(crate) data: Vec<u8>,
     /// EtherTypes of the VLAN tags.
@@ -39,6 +42,8 @@ impl Frame {
             flags: SYN,
             sequence: 1,
             acknowledgement: 0,
+            window: 0xffff,
+            tcp_options: vec![2, 4, 5, 0xb4],
             data: Vec::new(),
             tags: Vec::new(),
             options: 0,
@@ -54,7 +59,10 @@ impl Frame {
         segment.extend(self.server.port().to_be_bytes());
         segment.extend(self.sequence.to_be_bytes());
         segment.extend(self.acknowledgement.to_be_bytes());
-        segment.extend([0x60, self.flags, 0xff, 0xff, 0, 0, 0, 0, 2, 4, 5, 0xb4]);
+        segment.extend([((5 + self.tcp_options.len() / 4) << 4) as u8, self.flags]);
+        segment.extend(self.window.to_be_bytes());
+        segment.extend([0; 4]);
+        segment.extend(&self.tcp_options);
         segment.extend(&self.data);
         let (ethertype, packet) = match (self.client.ip(), self.server.ip()) {
             (IpAddr::V4(client), IpAddr::V4(server)) => {

@@ -201,7 +201,8 @@ fn a_veth_that_is_to_reply_is_attached_where_it_can() {
     let said = || kernel.installation.attached().notes.iter().any(|note| note.contains("silence"));
     assert!(said());
     let neighbour = pair.within(NEIGHBOUR, || Started::new(&Plan { xdp: XdpMode::Native, ..plan() }).unwrap());
-    pair.within(HOST, || kernel.installation.refresh_interfaces()).unwrap();
+    let changes = pair.within(HOST, || kernel.installation.refresh_interfaces()).unwrap();
+    assert_eq!(changes, ["mail0: native"]);
     assert!(interface(&kernel).replies && !said());
     pair.within(HOST, || drop(kernel));
     let kernel = pair.within(HOST, || Started::new(&start(XdpMode::Auto)).unwrap());

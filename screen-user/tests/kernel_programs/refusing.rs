@@ -1,37 +1,26 @@
-//! Refusal without a socket: frames through the gate, and clients of the kernel's own stack that are told why they are turned away.
-
-use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
-};
+//! Refusal without a socket: frames through the gate, and what it sends back.
 
 use screen_user::{
-    config::{KernelReply, Layout, XdpMode},
+    config::KernelReply,
     kernel::{DenyEntry, Expiry, ListId, Plan, Reason},
 };
 
 use super::{
     frames::{ACK, Frame, RST, SYN},
-    place::{HOST, NEIGHBOUR, Started, alone, plan, privileged},
-    site::{PATIENCE, Site},
+    place::{Started, alone, plan},
 };
 
 const FIN: u8 = 0x01;
 const PSH: u8 = 0x08;
-const REFUSAL: &str = "521 5.3.2 Service currently unavailable\r\n";
-const BUSY: &str = "421 4.7.0 Error: too many connections\r\n";
+pub(crate) const REFUSAL: &str = "521 5.3.2 Service currently unavailable\r\n";
 const OWN_TEXT: &str = "5.7.1 Listed, see https://example.org/why";
 
-fn outspoken() -> Plan {
+pub(crate) fn outspoken() -> Plan {
     Plan { deny_reply: KernelReply::Reject, limit_reply: KernelReply::Reject, ..plan() }
 }
 
-fn deny(kernel: &Started, net: &str, list: ListId) {
+pub(crate) fn deny(kernel: &Started, net: &str, list: ListId) {
     kernel.deny(net.parse().unwrap(), DenyEntry { expires: Expiry::NEVER, list }).unwrap();
-}
-
-fn host(client: &str) -> String {
-    format!("{client}/{}", if client.contains(':') { 128 } else { 32 })
 }
 
 /// A reply, taken apart.
@@ -207,68 +196,122 @@ fn a_list_has_a_text_of_its_own_and_a_silent_gate_has_none() {
     });
 }
 
-/// All that the client hears until the end, after it has said `first`.
-fn heard(mut stream: &TcpStream, first: &str) -> String {
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(first.as_bytes()).unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    text
+#[test]
+fn nobody_is_answered_who_has_no_room_for_it_or_has_part_of_it_or_more_than_there_is() {
+    alone(|| {
+        let kernel = Started::new(&outspoken()).unwrap();
+        let gate = &kernel.installation;
+        deny(&kernel, "198.51.100.0/24", ListId::OPERATOR);
+        let syn = Frame { sequence: 77, ..Frame::syn("198.51.100.7") };
+        let cookie = taken_apart(&syn, &gate.reply_to(&syn.bytes()).unwrap().unwrap()).sequence;
+        let length = REFUSAL.len() as u32;
+        let follows = |received: u32, window: u16| Frame {
+            flags: PSH | ACK,
+            sequence: 78,
+            acknowledgement: cookie.wrapping_add(1 + received),
+            window,
+            data: b"EHLO\r\n".to_vec(),
+            ..syn.clone()
+        };
+        // The FIN has to find room as well. Without any, the client would say so again, and be answered again.
+        let room = REFUSAL.len() as u16 + 1;
+        for (window, answered) in [(0, false), (room - 1, false), (room, true), (u16::MAX, true)] {
+            let frame = follows(0, window).bytes();
+            assert_eq!(gate.reply_to(&frame).unwrap().is_some(), answered, "{window}");
+            assert!(!gate.try_frame(&frame).unwrap(), "the stack must not answer either");
+        }
+        for received in 1..=length {
+            let frame = follows(received, u16::MAX).bytes();
+            assert!(gate.reply_to(&frame).unwrap().is_none() && !gate.try_frame(&frame).unwrap(), "{received}");
+        }
+        assert!(gate.reply_to(&follows(length + 1, 0).bytes()).unwrap().is_some());
+        for beyond in [length + 2, length + 200] {
+            assert!(gate.try_frame(&follows(beyond, u16::MAX).bytes()).unwrap(), "no cookie: it is left to the stack");
+        }
+    });
 }
 
 #[test]
-fn clients_of_a_real_stack_are_told_and_let_go_in_order() {
-    if !privileged() {
-        return;
-    }
-    for xdp in [XdpMode::Generic, XdpMode::Native] {
-        let site = Site::new(Plan { xdp, limit: 4, ..outspoken() });
-        // What the gate sends natively over a veth arrives only where the other end runs XDP as well.
-        let neighbour = site.pair.within(NEIGHBOUR, || {
-            Started::new(&Plan { xdp, layout: Layout::Front, ports: vec![26], ..plan() }).unwrap()
-        });
-        // Nothing tells a namespace of what happens in another.
-        site.pair.within(HOST, || site.kernel.installation.refresh_interfaces()).unwrap();
-        for client in ["192.0.2.4", "2001:db8::4"] {
-            deny(&site.kernel, &host(client), ListId::OPERATOR);
-            for first in ["", "EHLO early\r\n"] {
-                for _ in 0..20 {
-                    let stream = site.connect(client);
-                    assert_eq!(heard(&stream, first), REFUSAL, "{client} {xdp:?}");
-                    // Its QUIT is taken, although nobody listens any more.
-                    (&stream).write_all(b"QUIT\r\n").unwrap();
+fn no_segment_is_longer_than_its_client_takes() {
+    alone(|| {
+        let kernel = Started::new(&outspoken()).unwrap();
+        let gate = &kernel.installation;
+        let long = "5.7.1 ".to_owned() + &"x".repeat(76);
+        kernel.set_reply(ListId::IMPORTED, &long).unwrap();
+        let long = format!("521 {long}\r\n");
+        assert_eq!(long.len(), 88);
+        deny(&kernel, "198.51.100.0/24", ListId::IMPORTED);
+        deny(&kernel, "2001:db8:1::/48", ListId::IMPORTED);
+        let announced = |size: u8| vec![2, 4, 0, size];
+        let last = |size: u8| [[1; 36].as_slice(), &announced(size)].concat();
+        for (tcp_options, text) in [
+            (vec![], Some(long.as_str())),
+            (announced(88), Some(&long)),
+            (announced(87), Some(REFUSAL)),
+            (announced(64), Some(REFUSAL)),
+            (announced(48), Some(REFUSAL)),
+            (announced(41), Some(REFUSAL)),
+            (last(64), Some(REFUSAL)),
+            // Not even the common text: silence.
+            (announced(40), None),
+            (last(1), None),
+        ] {
+            for client in ["198.51.100.7", "2001:db8:1::7"] {
+                let syn = Frame { tcp_options: tcp_options.clone(), ..Frame::syn(client) };
+                let offer = gate.reply_to(&syn.bytes()).unwrap();
+                assert_eq!(offer.is_some(), text.is_some(), "{tcp_options:?}");
+                let (Some(offer), Some(text)) = (offer, text) else { continue };
+                assert!(offer.len() <= syn.bytes().len());
+                let acknowledgement = taken_apart(&syn, &offer).sequence.wrapping_add(1);
+                let ack = Frame { flags: ACK, sequence: 2, acknowledgement, tcp_options: Vec::new(), ..syn };
+                let reply = taken_apart(&ack, &gate.reply_to(&ack.bytes()).unwrap().unwrap());
+                assert_eq!(String::from_utf8(reply.data).unwrap(), text, "{tcp_options:?}");
+            }
+        }
+    });
+}
+
+/// SYNs as the stacks of other systems make them: flags and options.
+fn foreign() -> [(&'static str, u8, Vec<u8>); 6] {
+    const ECN: u8 = 0xc0;
+    [
+        ("Linux with ECN", SYN | ECN, vec![2, 4, 5, 0xb4, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7]),
+        ("Linux with Fast Open", SYN, vec![2, 4, 5, 0xb4, 1, 1, 4, 2, 34, 10, 1, 2, 3, 4, 5, 6, 7, 8, 1, 1]),
+        ("FreeBSD", SYN, vec![2, 4, 5, 0xb4, 1, 3, 3, 6, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0]),
+        ("OpenBSD", SYN, vec![2, 4, 5, 0xb4, 1, 1, 4, 2, 1, 3, 3, 6, 1, 1, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0]),
+        ("Windows", SYN | ECN, vec![2, 4, 5, 0xb4, 1, 3, 3, 8, 1, 1, 4, 2]),
+        ("a stack without options", SYN, vec![]),
+    ]
+}
+
+#[test]
+fn syns_of_other_systems_get_a_synack_that_answers_them() {
+    alone(|| {
+        let kernel = Started::new(&outspoken()).unwrap();
+        let gate = &kernel.installation;
+        deny(&kernel, "198.51.100.0/24", ListId::OPERATOR);
+        deny(&kernel, "2001:db8:1::/48", ListId::OPERATOR);
+        for (system, flags, tcp_options) in foreign() {
+            for client in ["198.51.100.7", "2001:db8:1::7"] {
+                // Data in a SYN (RFC 7413) are not taken: their sender sends them again.
+                for data in [&b""[..], b"EHLO early\r\n"] {
+                    let syn = Frame {
+                        flags,
+                        sequence: 77,
+                        tcp_options: tcp_options.clone(),
+                        data: data.to_vec(),
+                        ..Frame::syn(client)
+                    };
+                    let offer = gate.reply_to(&syn.bytes()).unwrap().expect(system);
+                    let offer = taken_apart(&syn, &offer);
+                    // Neither ECN nor anything else is agreed to that was not asked for (RFC 3168 section 6.1.1).
+                    assert_eq!((offer.flags, offer.acknowledgement, offer.data), (SYN | ACK, 78, vec![]), "{system}");
+                    let acknowledgement = offer.sequence.wrapping_add(1);
+                    let ack = Frame { flags: ACK, sequence: 78, acknowledgement, tcp_options: vec![], ..syn };
+                    let reply = taken_apart(&ack, &gate.reply_to(&ack.bytes()).unwrap().expect(system));
+                    assert_eq!(reply.data[..REFUSAL.len()], *REFUSAL.as_bytes(), "{system}");
                 }
             }
         }
-        for client in ["192.0.2.2", "2001:db8::2"] {
-            let kept: Vec<TcpStream> = (0..4).map(|_| site.connect(client)).collect();
-            site.wait_active(client, 4);
-            assert_eq!(heard(&site.connect(client), ""), BUSY, "{client} {xdp:?}");
-            drop(kept);
-        }
-        // A connection that was there before its client was denied is nobody's to cut.
-        let open = site.connect("192.0.2.3");
-        let (_, mut served) = site.taken_from("192.0.2.3");
-        deny(&site.kernel, "192.0.2.3/32", ListId::OPERATOR);
-        (&open).write_all(b"MAIL\r\n").unwrap();
-        let mut line = [0; 6];
-        served.set_nonblocking(false).unwrap();
-        served.read_exact(&mut line).unwrap();
-        assert_eq!(&line, b"MAIL\r\n");
-        assert_eq!(heard(&site.connect("192.0.2.3"), ""), REFUSAL);
-        drop(neighbour);
-    }
-}
-
-#[test]
-fn small_segments_carry_the_text() {
-    if !privileged() {
-        return;
-    }
-    let site = Site::new(outspoken());
-    deny(&site.kernel, "192.0.2.4/32", ListId::OPERATOR);
-    // The least that Linux announces.
-    site.pair.run_in(NEIGHBOUR, &["ip", "route", "replace", "192.0.2.1/32", "dev", "net0", "advmss", "88"]);
-    let stream = site.connect("192.0.2.4");
-    assert_eq!(heard(&stream, ""), REFUSAL);
+    });
 }

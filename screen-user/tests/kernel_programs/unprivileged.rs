@@ -8,7 +8,7 @@ use std::{
 };
 
 use aya::maps::MapData;
-use screen_user::kernel::{DenyEntry, Expiry, Kernel, ListId, Plan, Reason, missing_capabilities};
+use screen_user::kernel::{DenyEntry, Expiry, Kernel, ListId, Maps, Plan, Processors, Reason, missing_capabilities};
 
 use super::{
     frames::Frame,
@@ -26,7 +26,7 @@ fn a_process_without_capabilities() {
     assert_eq!(missing_capabilities().unwrap(), ["CAP_NET_ADMIN", "CAP_PERFMON", "CAP_BPF"]);
     let pin_path = std::env::var_os(PIN_PATH).expect("the pin path");
     let plan = Plan { pin_path: pin_path.into(), ..plan() };
-    let mut maps = screen_user::kernel::Maps::default();
+    let mut maps = Maps::new(Processors::count().unwrap());
     maps.insert(HANDED.to_owned(), io::stdin().as_fd().try_clone_to_owned().unwrap());
     for pin in plan.pin_path.join("maps").read_dir().unwrap() {
         let pin = pin.unwrap();

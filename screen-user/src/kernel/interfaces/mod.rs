@@ -144,7 +144,13 @@ impl Interfaces {
                     gated.interface.name.clone_from(&link.name);
                     if let Some(mode) = gated.interface.mode {
                         let is_mute = is_mute(mode, &link);
-                        gated.interface.replies = mode.is_xdp() && !is_mute;
+                        let replies = mode.is_xdp() && !is_mute;
+                        let changed = replies != gated.interface.replies;
+                        gated.interface.replies = replies;
+                        gated.interface.silent = self.replies && !replies;
+                        if changed {
+                            changes.push(gated.interface.to_string());
+                        }
                         self.tell_mute(index, is_mute)?;
                     }
                     if let Some(gated) = self.present.get_mut(&index) {
@@ -177,6 +183,7 @@ impl Interfaces {
             name: name.clone(),
             mode: None,
             replies: false,
+            silent: false,
             steps: vec![Step {
                 rung: rungs(self.wanted).first().copied().unwrap_or(Mode::Native),
                 reason: "there is no such interface at the moment".to_owned(),
@@ -196,7 +203,7 @@ impl Interfaces {
         }
         let note = |interface: &Interface| match interface.mode {
             None => Some(format!("{}: the gate is not attached; the screener decides there", interface.name)),
-            Some(mode) if self.replies && !interface.replies => {
+            Some(mode) if interface.silent => {
                 Some(format!("{}: refused clients get silence, as the gate can't reply there ({mode})", interface.name))
             }
             Some(_) => None,
@@ -239,7 +246,8 @@ impl Interfaces {
             self.tell_mute(link.index, is_mute)?;
             match rung::attach(ebpf, pins, &link, mode) {
                 Ok(pin) => {
-                    let interface = Interface { name: link.name.clone(), mode: Some(mode), replies, steps };
+                    let silent = self.replies && !replies;
+                    let interface = Interface { name: link.name.clone(), mode: Some(mode), replies, silent, steps };
                     return Ok(Gated { link, interface, pin: Some(pin) });
                 }
                 Err(Refusal::Refused(error, complaint)) => {
@@ -249,7 +257,7 @@ impl Interfaces {
                 Err(Refusal::Failed(error)) => return Err(error),
             }
         }
-        let interface = Interface { name: link.name.clone(), mode: None, replies: false, steps };
+        let interface = Interface { name: link.name.clone(), mode: None, replies: false, silent: false, steps };
         Ok(Gated { link, interface, pin: None })
     }
 
