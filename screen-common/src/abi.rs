@@ -43,11 +43,13 @@ pub mod map {
     pub const LISTENERS: &str = "listeners";
     /// The mark of a counted connection.
     pub const COUNTED: &str = "counted";
-    /// The mail server's listening sockets, by [`super::ServerKey`].
+    /// The mail server's listening sockets, by [`super::ServerKey`]; user space reads a socket's cookie.
     pub const SERVERS: &str = "servers";
+    /// The mail server's listeners that take nobody, [`super::Hung`] by [`super::ServerKey`] with the index 0.
+    pub const HUNG: &str = "hung";
     /// Who bound a socket.
     pub const BOUND: &str = "bound";
-    /// The mark of the mail server's listeners and of what they take.
+    /// The mark of the mail server's listeners and of what they take: its place in [`SERVERS`], counted from 1; 0: it has none.
     pub const OF_SERVER: &str = "of_server";
     /// [`crate::cookie::Keys`], one entry.
     pub const COOKIE_KEYS: &str = "cookie_keys";
@@ -56,7 +58,7 @@ pub mod map {
     /// Interfaces, by index, that nothing can be sent back over.
     pub const MUTE: &str = "mute";
     /// Every map that is pinned for the operator and for a later process.
-    pub const PINNED: [&str; 21] = [
+    pub const PINNED: [&str; 22] = [
         CONFIG,
         DENY_CLASS,
         CLASSES,
@@ -76,6 +78,7 @@ pub mod map {
         REPLIES,
         MUTE,
         SERVERS,
+        HUNG,
         BOUND,
         OF_SERVER,
     ];
@@ -440,6 +443,21 @@ pub struct ServerKey {
     pub index: u32,
 }
 
+/// Which of the mail server's listeners with one address and port take nobody: their accept queues are full.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hung {
+    /// Until when that holds, unless it is said again.
+    pub until_ns: u64,
+    /// A bit for each [`ServerKey::index`], and [`HUNG_BESIDE`].
+    pub which: u32,
+    /// Always zero.
+    pub reserved: u32,
+}
+
+/// A bit of [`Hung::which`]: one that has no place in [`map::SERVERS`].
+pub const HUNG_BESIDE: u32 = 1 << 31;
+
 /// Who bound a socket.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -474,6 +492,8 @@ const _: () = {
     assert!(size_of::<RelayKey>() == 20);
     assert!(size_of::<RelayClient>() == 40);
     assert!(size_of::<ServerKey>() == 24);
+    assert!(size_of::<Hung>() == 16);
+    assert!(SERVER_SIBLINGS < 31);
     assert!(size_of::<Bound>() == 4);
     assert!(size_of::<Counted>() == 16);
 };

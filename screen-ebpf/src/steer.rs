@@ -8,7 +8,7 @@ use screen_common::{
 
 use crate::{
     context::{lookup_ends, lookup_is_tcp},
-    listen,
+    listen::{self, Found},
     lists::{self, Standing},
     maps::{self, listeners, relay_clients},
     report,
@@ -47,12 +47,12 @@ pub(crate) fn choose(ctx: &SkLookupContext) -> Choice {
     let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
     if settings.steering >= STEER_ALL && !proxy {
         match lists::standing(settings, &ends.remote, now_ns) {
-            // The server's own listener; where it does not listen, the screener answers for it.
+            // The server's own listener; where it does not listen, or hangs, the screener answers for it.
             Standing::Allowed | Standing::Passed => {
                 if settings.find_servers == 0 {
                     return Choice::FallThrough;
                 }
-                if listen::assign(ctx, settings, &ends.local, ends.local_port) {
+                if let Found::Taker = listen::assign(ctx, settings, &ends.local, ends.local_port, now_ns) {
                     return Choice::Server;
                 }
             }
@@ -71,7 +71,9 @@ pub(crate) fn choose(ctx: &SkLookupContext) -> Choice {
     // The kernel empties the slot when the socket is closed.
     report::count(Reason::ScreenerDown);
     if settings.pass_when_down != 0 && !proxy {
-        if settings.steer_port != 0 && listen::assign(ctx, settings, &ends.local, ends.local_port) {
+        if settings.steer_port != 0
+            && let Found::Taker = listen::assign(ctx, settings, &ends.local, ends.local_port, now_ns)
+        {
             return Choice::Server;
         }
         return Choice::FallThrough;

@@ -18,6 +18,8 @@ mod frames;
 mod gate;
 #[path = "kernel_programs/hidden.rs"]
 mod hidden;
+#[path = "kernel_programs/hung.rs"]
+mod hung;
 #[path = "kernel_programs/killed.rs"]
 mod killed;
 #[path = "kernel_programs/ladder.rs"]

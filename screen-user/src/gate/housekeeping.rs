@@ -38,6 +38,12 @@ impl Gate {
             {
                 self.log.warn(format!("sockets were not looked at: {}", chain(&error)));
             }
+            if let Some(installation) = &self.installation {
+                match installation.look_at_queues() {
+                    Ok(changed) => changed.into_iter().for_each(|change| self.log.warn(change)),
+                    Err(error) => self.log.warn(format!("a mail server that hangs goes unnoticed: {}", chain(&error))),
+                }
+            }
             if let Some(kernel) = &self.kernel {
                 // Nothing that has expired has any effect until it is swept, so that a failure is only worth a line.
                 if count.is_multiple_of(KERNEL_SWEEP_TICKS)

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     net::IpAddr,
     sync::{Arc, PoisonError, atomic::Ordering},
+    time::UNIX_EPOCH,
 };
 
 use ipnet::IpNet;
@@ -13,7 +14,7 @@ use super::{Gate, run::backend_name, unix_now};
 use crate::{
     access::runtime::{Entry, Kind, Origin},
     config::Layout,
-    kernel::{Installation, Interface, Kernel, ListId},
+    kernel::{HungServer, Installation, Interface, Kernel, ListId},
     operate::{
         cli::Which,
         exit::Failure,
@@ -307,6 +308,15 @@ fn interface(interface: &Interface) -> Value {
     })
 }
 
+/// A listener of the mail server that takes nobody.
+fn hung(server: &HungServer) -> Value {
+    json!({
+        "listener": server.listener,
+        "since": server.since.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        "seconds": server.since.elapsed().map_or(0, |elapsed| elapsed.as_secs()),
+    })
+}
+
 fn kernel_status(kernel: &Kernel, installation: &Installation) -> Value {
     let status = kernel.status();
     let attached = installation.attached();
@@ -331,6 +341,7 @@ fn kernel_status(kernel: &Kernel, installation: &Installation) -> Value {
         "interfaces": interfaces,
         "programs": attached.programs,
         "mail_server_listeners": installation.servers().unwrap_or_default(),
+        "hung_mail_server_listeners": installation.hung_servers().iter().map(hung).collect::<Vec<Value>>(),
         "tables": tables,
         "packets": totals,
         "notes": notes,

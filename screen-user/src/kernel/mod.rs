@@ -4,6 +4,7 @@
 //! the tables that they decide by, which takes none. What the programs do and in which order stands in `docs/kernel.md`.
 #![allow(unsafe_code, reason = "system calls that no crate wraps; each use states why it is sound")]
 
+mod backlog;
 mod batch;
 mod cgroup;
 mod clock;
@@ -18,6 +19,7 @@ mod interfaces;
 mod lists;
 mod maps;
 mod messages;
+mod netlink;
 mod object;
 mod pins;
 mod plan;
@@ -27,6 +29,7 @@ mod proxies;
 mod relay;
 mod replies;
 mod saved_syn;
+mod sock_diag;
 mod status;
 mod syscall;
 
@@ -55,6 +58,7 @@ pub use screen_common::{
 };
 
 pub use self::{
+    backlog::HungServer,
     clock::Expiry,
     error::KernelError,
     events::{KernelEvent, KernelEvents},
