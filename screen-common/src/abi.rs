@@ -167,6 +167,14 @@ pub const REPLY_LIMITED: u32 = 2;
 /// The screener has been stopped: everybody meets the mail server, known-good clients as before.
 pub const STEER_RELEASED: u32 = 3;
 
+/// The mail server's listeners are not known: known-good and relayed clients go to whoever owns the port.
+pub const FIND_NONE: u32 = 0;
+/// Those are known that began to listen while the programs were at work: known-good clients go to them, and where there is none to the
+/// screener.
+pub const FIND_NEW: u32 = 1;
+/// All are known: relayed clients, too, go to them or to nobody.
+pub const FIND_ALL: u32 = 2;
+
 /// The number of the text for clients at their limit.
 pub const TEXT_LIMITED: u32 = 0;
 /// The number of the text for denied clients whose list has none of its own; those that have follow.
@@ -198,8 +206,7 @@ pub struct Settings {
     pub proxies: u32,
     /// Who is told that he is turned away: [`REPLY_DENIED`], [`REPLY_LIMITED`]. The others hear nothing.
     pub replies: u32,
-    /// 1: known-good clients go to the listeners in [`map::SERVERS`], and where there is none to the screener; 0: to whoever owns the
-    /// port.
+    /// [`FIND_NONE`], [`FIND_NEW`] or [`FIND_ALL`].
     pub find_servers: u32,
     /// The port of the mail server's listener for steered clients, host order; 0: the one that the client meant.
     pub steer_port: u32,

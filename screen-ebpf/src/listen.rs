@@ -8,7 +8,7 @@ use aya_ebpf::{
     programs::{SkLookupContext, SockContext, SockOpsContext},
 };
 use screen_common::{
-    abi::{Bound, SERVER_SIBLINGS, ServerKey, Settings},
+    abi::{Bound, FIND_NONE, SERVER_SIBLINGS, ServerKey, Settings},
     address::IpKey,
 };
 
@@ -59,7 +59,7 @@ pub(crate) fn note_owner(ctx: &SockContext) {
 pub(crate) fn listens(ctx: &SockOpsContext, socket: *mut bpf_sock) {
     let Some(settings) = maps::settings() else { return };
     let ends = operation_ends(ctx.ops);
-    if settings.find_servers == 0 || !is_servers(settings, ends.local_port) {
+    if settings.find_servers == FIND_NONE || !is_servers(settings, ends.local_port) {
         return;
     }
     // SAFETY: the helper takes this program's context. The program runs for every namespace below its cgroup.
@@ -140,9 +140,22 @@ pub(crate) fn assign(ctx: &SkLookupContext, settings: &Settings, meant: &IpKey, 
     } else {
         (loopback, unspecified, settings.steer_port)
     };
+    assign_first(ctx, [first, second, unspecified], port, now_ns)
+}
+
+/// As [`assign`], at the very address and port that the connection is for.
+#[inline(always)]
+pub(crate) fn assign_there(ctx: &SkLookupContext, address: &IpKey, port: u16, now_ns: u64) -> Found {
+    let unspecified = if address.ipv4().is_some() { UNSPECIFIED_IPV4 } else { UNSPECIFIED_IPV6 };
+    assign_first(ctx, [*address, unspecified, unspecified], port as u32, now_ns)
+}
+
+#[inline(always)]
+fn assign_first(ctx: &SkLookupContext, addresses: [IpKey; 3], port: u32, now_ns: u64) -> Found {
+    let [first, second, third] = addresses;
     let mut hangs = false;
     // The last one is a dual-stack socket; one that takes IPv6 only is refused to an IPv4 look-up by the kernel.
-    for address in [first, second, unspecified, UNSPECIFIED_IPV6] {
+    for address in [first, second, third, UNSPECIFIED_IPV6] {
         match assign_at(ctx, address, port, now_ns) {
             Found::Taker => return Found::Taker,
             Found::Hung => hangs = true,

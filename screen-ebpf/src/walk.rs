@@ -5,7 +5,7 @@ use aya_ebpf::{
     helpers::{bpf_ktime_get_ns, bpf_map_update_elem, bpf_setsockopt, bpf_sk_storage_delete, bpf_sk_storage_get},
 };
 use screen_common::{
-    abi::{Counted, RelayKey, SERVER_SIBLINGS, ServerKey, Settings},
+    abi::{Counted, FIND_NONE, RelayKey, SERVER_SIBLINGS, ServerKey, Settings},
     address::IpKey,
 };
 
@@ -68,7 +68,7 @@ pub(crate) fn visit(ctx: *const Visit) {
         }
         let port = (*socket).local_port;
         match (*socket).state {
-            TCP_LISTEN if settings.find_servers != 0 && listen::is_servers(settings, port) => {
+            TCP_LISTEN if settings.find_servers != FIND_NONE && listen::is_servers(settings, port) => {
                 if settings.trusts((*ctx).uid) {
                     register(socket, port);
                 }

@@ -39,9 +39,11 @@ impl Gate {
                 self.log.warn(format!("sockets were not looked at: {}", chain(&error)));
             }
             if let Some(installation) = &self.installation {
-                match installation.look_at_queues() {
+                match installation.look_at_servers() {
                     Ok(changed) => changed.into_iter().for_each(|change| self.log.warn(change)),
-                    Err(error) => self.log.warn(format!("a mail server that hangs goes unnoticed: {}", chain(&error))),
+                    Err(error) => {
+                        self.log.warn(format!("the mail server's listeners are not watched: {}", chain(&error)));
+                    }
                 }
             }
             if let Some(kernel) = &self.kernel {

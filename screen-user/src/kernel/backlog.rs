@@ -15,7 +15,7 @@ use screen_common::abi::{HUNG_BESIDE, Hung, ServerKey, map};
 use super::{
     Expiry, KernelError,
     prefix::{address_of, key_of},
-    sock_diag::{self, Listener},
+    sock_diag::Listener,
 };
 
 /// How long a queue has to be full, at every look.
@@ -38,35 +38,30 @@ pub(super) struct Backlog {
     queues: Queues,
     /// The addresses with an entry in the table.
     entered: BTreeSet<SocketAddr>,
-    fails: bool,
 }
 
 impl Backlog {
     pub(super) fn new(table: HashMap<MapData, ServerKey, Hung>) -> Self {
-        Self { table, queues: Queues::default(), entered: BTreeSet::new(), fails: false }
+        Self { table, queues: Queues::default(), entered: BTreeSet::new() }
     }
 
-    /// Looks at the queues of `servers`, the steered listeners and their cookies. Returns what has changed, in words; an error is told
-    /// once, and again only when a look has succeeded in between.
-    pub(super) fn look(&mut self, servers: &[(ServerKey, u64)]) -> Result<Vec<String>, KernelError> {
-        let looked = self.try_look(servers);
-        let failed_before = std::mem::replace(&mut self.fails, looked.is_err());
-        if failed_before && looked.is_err() { Ok(Vec::new()) } else { looked }
+    /// Takes note of the queues of `servers`, the steered listeners and their cookies, among `listeners`. Returns what has changed, in words.
+    pub(super) fn look(
+        &mut self,
+        servers: &[(ServerKey, u64)],
+        listeners: &[Listener],
+    ) -> Result<Vec<String>, KernelError> {
+        let addresses: BTreeSet<SocketAddr> = servers.iter().map(|(key, _)| address_in(key)).collect();
+        // Those beside the ones that have a place are among them: the kernel may choose each that shares the address.
+        let own: Vec<Listener> =
+            listeners.iter().copied().filter(|listener| addresses.contains(&listener.address)).collect();
+        let said = self.queues.look(&own, Instant::now(), SystemTime::now());
+        self.tell(servers)?;
+        Ok(said)
     }
 
     pub(super) fn hung(&self) -> Vec<HungServer> {
         self.queues.hung().map(|(_, server)| server).collect()
-    }
-
-    fn try_look(&mut self, servers: &[(ServerKey, u64)]) -> Result<Vec<String>, KernelError> {
-        let addresses: BTreeSet<SocketAddr> = servers.iter().map(|(key, _)| address_in(key)).collect();
-        let mut listeners =
-            sock_diag::listeners().map_err(|error| KernelError::system("look at accept queues", error))?;
-        // Those beside the ones that have a place are among them: the kernel may choose each that shares the address.
-        listeners.retain(|listener| addresses.contains(&listener.address));
-        let said = self.queues.look(&listeners, Instant::now(), SystemTime::now());
-        self.tell(servers)?;
-        Ok(said)
     }
 
     /// Writes which listeners hang.
@@ -162,7 +157,7 @@ mod tests {
     const BACKLOG: u32 = 4;
 
     fn listener(cookie: u64, waiting: u32) -> Listener {
-        Listener { address: "192.0.2.1:25".parse().unwrap(), cookie, waiting, backlog: BACKLOG }
+        Listener { address: "192.0.2.1:25".parse().unwrap(), cookie, waiting, backlog: BACKLOG, uid: 0 }
     }
 
     /// Looks once a second, beginning now; returns what each look says.

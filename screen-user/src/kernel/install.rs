@@ -6,7 +6,10 @@ use std::{
     fs::File,
     net::SocketAddr,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use aya::{
@@ -27,9 +30,11 @@ use super::{
     maps::{self, Maps},
     messages::Messages,
     object,
+    owners::Owners,
     pins::Pins,
     plan::Plan,
     prefix::address_of,
+    sock_diag,
     status::Attached,
     syscall,
 };
@@ -71,6 +76,9 @@ pub struct Installation {
     programs: Mutex<Ebpf>,
     listeners: Mutex<SockMap<MapData>>,
     backlog: Mutex<Backlog>,
+    owners: Mutex<Owners>,
+    /// Whether the last look at the mail server's listeners failed.
+    blind: AtomicBool,
     messages: Mutex<Option<Messages>>,
     interfaces: Mutex<Interfaces>,
     attached: Vec<&'static str>,
@@ -129,6 +137,8 @@ impl Installation {
             programs: Mutex::new(ebpf),
             listeners: Mutex::new(listeners),
             backlog: Mutex::new(backlog),
+            owners: Mutex::new(Owners::new(plan)),
+            blind: AtomicBool::new(false),
             messages: Mutex::new(messages),
             walks: walk.is_ok(),
             notes: mounted.into_iter().chain(walk.err().map(|error| no_walk(&error))).collect(),
@@ -244,15 +254,29 @@ impl Installation {
         if self.walks { object::walk(&mut lock(&self.programs)) } else { Ok(()) }
     }
 
-    /// Looks at the accept queues of the mail server's listeners, in the network namespace of the start: known-good clients of one that
-    /// stays full for three seconds meet the screener, until half of it is free again. To be called every second or so; what was
-    /// found is forgotten 30 seconds after the last look. Returns what has changed, in words.
+    /// Looks at the mail server's listeners, in the network namespace of the start: known-good clients of one whose accept queue stays full
+    /// for three seconds meet the screener, until half of it is free again. To be called every second or so; what was found of queues is
+    /// forgotten 30 seconds after the last look. Returns what has changed, in words.
     ///
     /// # Errors
     ///
     /// The kernel does not tell of its sockets, or a map can't be read or written. Told once, not at every look.
-    pub fn look_at_queues(&self) -> Result<Vec<String>, KernelError> {
-        lock(&self.backlog).look(&self.server_sockets()?)
+    pub fn look_at_servers(&self) -> Result<Vec<String>, KernelError> {
+        let looked = self.try_look_at_servers();
+        let was_blind = self.blind.swap(looked.is_err(), Ordering::Relaxed);
+        if was_blind && looked.is_err() { Ok(Vec::new()) } else { looked }
+    }
+
+    fn try_look_at_servers(&self) -> Result<Vec<String>, KernelError> {
+        let servers = self.server_sockets()?;
+        let listeners =
+            sock_diag::listeners().map_err(|error| KernelError::system("look at listening sockets", error))?;
+        let mut said = lock(&self.backlog).look(&servers, &listeners)?;
+        // Where not all are known, whoever owns the port is not asked for.
+        if self.walks && self.attached.contains(&program::STEER) {
+            said.extend(lock(&self.owners).look(&listeners));
+        }
+        Ok(said)
     }
 
     /// The mail server's listeners that known-good clients are given to; one that hangs is among them.
@@ -289,7 +313,7 @@ impl Installation {
     #[must_use]
     pub fn attached(&self) -> Attached {
         let interfaces = lock(&self.interfaces);
-        let notes = self.notes.iter().cloned().chain(interfaces.notes()).collect();
+        let notes = self.notes.iter().cloned().chain(interfaces.notes()).chain(lock(&self.owners).notes()).collect();
         Attached { interfaces: interfaces.list(), programs: self.attached.clone(), notes }
     }
 

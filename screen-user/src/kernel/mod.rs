@@ -21,6 +21,7 @@ mod maps;
 mod messages;
 mod netlink;
 mod object;
+mod owners;
 mod pins;
 mod plan;
 mod prefix;
@@ -47,8 +48,8 @@ use aya::maps::{Array, MapData, RingBuf};
 use ipnet::IpNet;
 use screen_common::{
     abi::{
-        ALLOW_ENTRIES, CLASS_ROWS, CLIENT_ENTRIES, DENY_HOST_ENTRIES, DENY_NET_ENTRIES, PASS_ENTRIES, PROXY_ENTRIES,
-        STEER_NOBODY, STEER_RELEASED, Settings, map,
+        ALLOW_ENTRIES, CLASS_ROWS, CLIENT_ENTRIES, DENY_HOST_ENTRIES, DENY_NET_ENTRIES, FIND_ALL, PASS_ENTRIES,
+        PROXY_ENTRIES, STEER_NOBODY, STEER_RELEASED, Settings, map,
     },
     address::IpKey,
 };
@@ -193,7 +194,7 @@ impl Kernel {
     /// A plan that can't be carried out, and nothing was changed; or a map that can't be written.
     pub fn reconfigure(&self, plan: &Plan) -> Result<(), KernelError> {
         let mut current = lock(&self.settings);
-        let settings = plan.settings(current.netns_cookie, current.find_servers != 0)?;
+        let settings = plan.settings(current.netns_cookie, current.find_servers == FIND_ALL)?;
         lock(&self.proxies).replace(&plan.proxies)?;
         *current = settings;
         self.write(settings)

@@ -19,6 +19,8 @@ pub(super) struct Listener {
     pub(super) waiting: u32,
     /// The backlog that was asked for.
     pub(super) backlog: u32,
+    /// Who made it.
+    pub(super) uid: u32,
 }
 
 impl Listener {
@@ -41,6 +43,7 @@ const ADDRESS: usize = 8;
 const COOKIE: usize = 44;
 const WAITING: usize = 56;
 const BACKLOG: usize = 60;
+const UID: usize = 64;
 
 /// Every TCP socket of this thread's network namespace that listens.
 pub(super) fn listeners() -> io::Result<Vec<Listener>> {
@@ -72,10 +75,11 @@ fn listener(body: &[u8]) -> Option<Listener> {
     let low = number(body.get(COOKIE..)?)?;
     let high = number(body.get(COOKIE + 4..)?)?;
     Some(Listener {
-        address: SocketAddr::new(address, port),
+        address: SocketAddr::new(address.to_canonical(), port),
         cookie: u64::from(high) << 32 | u64::from(low),
         waiting: number(body.get(WAITING..)?)?,
         backlog: number(body.get(BACKLOG..)?)?,
+        uid: number(body.get(UID..)?)?,
     })
 }
 
@@ -92,7 +96,7 @@ mod tests {
             let address = socket.local_addr().unwrap();
             let told = || listeners().unwrap().into_iter().find(|listener| listener.address == address);
             let empty = told().unwrap();
-            assert_eq!(empty.waiting, 0);
+            assert_eq!((empty.waiting, empty.uid), (0, nix::unistd::geteuid().as_raw()));
             assert!(empty.backlog > 2 && !empty.is_full());
             let _waiting = [TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap()];
             assert_eq!(told(), Some(Listener { waiting: 2, ..empty }));
@@ -111,11 +115,17 @@ mod tests {
         body[COOKIE + 4..COOKIE + 8].copy_from_slice(&1_u32.to_ne_bytes());
         body[WAITING..WAITING + 4].copy_from_slice(&101_u32.to_ne_bytes());
         body[BACKLOG..BACKLOG + 4].copy_from_slice(&100_u32.to_ne_bytes());
-        let full =
-            Listener { address: "192.0.2.1:25".parse().unwrap(), cookie: 1 << 32 | 7, waiting: 101, backlog: 100 };
+        body[UID..UID + 4].copy_from_slice(&105_u32.to_ne_bytes());
+        let full = Listener {
+            address: "192.0.2.1:25".parse().unwrap(),
+            cookie: 1 << 32 | 7,
+            waiting: 101,
+            backlog: 100,
+            uid: 105,
+        };
         assert_eq!(listener(&body), Some(full));
         assert!(full.is_full() && !Listener { waiting: 100, ..full }.is_full());
-        for length in 0..BACKLOG + 4 {
+        for length in 0..UID + 4 {
             assert_eq!(listener(&body[..length]), None, "{length}");
         }
     }

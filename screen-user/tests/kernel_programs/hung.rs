@@ -23,7 +23,7 @@ fn shorten(server: &TcpListener) {
 /// Looks until something has changed, and returns what.
 fn change(pair: &Pair, kernel: &Started) -> Vec<String> {
     wait_for("a change of the queues", || {
-        let said = pair.within(HOST, || kernel.installation.look_at_queues().unwrap());
+        let said = pair.within(HOST, || kernel.installation.look_at_servers().unwrap());
         (!said.is_empty()).then_some(said)
     })
 }
@@ -89,7 +89,7 @@ fn of_several_listeners_on_one_address_only_those_that_accept_are_chosen() {
             for server in &servers {
                 open.extend(server.accept().map(|(taken, _)| taken).ok());
             }
-            let said = front.pair.within(HOST, || front.kernel.installation.look_at_queues().unwrap());
+            let said = front.pair.within(HOST, || front.kernel.installation.look_at_servers().unwrap());
             (!said.is_empty()).then_some(())
         });
         for server in &servers {

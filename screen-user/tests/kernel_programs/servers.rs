@@ -130,6 +130,20 @@ impl Front {
         })
     }
 
+    /// Connects as the relay does; the entry is gone when this returns.
+    fn relay(&self, to: &str) -> io::Result<TcpStream> {
+        let to: SocketAddr = to.parse().unwrap();
+        self.pair.within(HOST, || {
+            let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+            socket.bind(&SocketAddr::new(to.ip(), 0).into())?;
+            let relay = socket.local_addr()?.as_socket().unwrap();
+            let (client, server) = ("192.0.2.3:40001".parse().unwrap(), "192.0.2.1:25".parse().unwrap());
+            let _guard = self.kernel.relay_begin(relay, client, server).unwrap();
+            socket.connect(&to.into())?;
+            Ok(socket.into())
+        })
+    }
+
     /// Connects and finds out who takes it: the number of a server, or none for the screener.
     pub(super) fn goes_to(&self, client: &str, servers: &[TcpListener]) -> Option<usize> {
         let open = self.connect(client);
@@ -258,9 +272,13 @@ fn no_other_user_can_take_the_mail() {
     assert_eq!(front.goes_to(KNOWN[0], &[]), None, "it began to listen under the gate's eyes");
     front.pair.within(HOST, || front.kernel.installation.look_at_sockets().unwrap());
     assert_eq!(front.pair.within(HOST, || front.kernel.installation.servers().unwrap()), []);
+    let said = front.pair.within(HOST, || front.kernel.installation.look_at_servers().unwrap());
+    assert!(said.len() == 1 && said[0].starts_with("127.0.0.1:10025 was bound by user 65534,"), "{said:?}");
+    assert_eq!(front.relay("127.0.0.1:10025").unwrap_err().kind(), ErrorKind::ConnectionRefused, "nor what is relayed");
     drop(usurper);
     let server = [listener(&front.pair, "127.0.0.1:10025", false)];
     assert_eq!(front.goes_to(KNOWN[0], &server), Some(0), "root's is taken");
+    front.relay("127.0.0.1:10025").unwrap();
 }
 
 #[test]
