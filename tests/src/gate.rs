@@ -17,7 +17,7 @@ use crate::{
     net::Net,
     netns::Namespace,
     privilege::mxscreen,
-    process::Process,
+    process::{Process, signal},
     wait::{SOON, wait_for},
 };
 
@@ -191,6 +191,14 @@ impl Gate {
         self.process.pid()
     }
 
+    /// Sends a signal to the screener: to the processes that the gate has started, or to the gate if there are none.
+    pub fn signal_screener(&self, what: Signal) {
+        let children = self.process.children();
+        for process in if children.is_empty() { vec![self.pid()] } else { children } {
+            signal(process, what);
+        }
+    }
+
     /// Its settings.
     #[must_use]
     pub fn settings(&self) -> &Settings {
@@ -361,6 +369,8 @@ impl Gate {
 
 impl Drop for Gate {
     fn drop(&mut self) {
+        // What a test has stopped hears no other signal.
+        self.signal_screener(Signal::SIGCONT);
         self.process.end();
         if thread::panicking() {
             for file in ["mxscreen.toml", "output", "log.before", "log"] {

@@ -60,8 +60,11 @@ impl Backlog {
         Ok(said)
     }
 
+    /// Those that hang, in the order of their addresses.
     pub(super) fn hung(&self) -> Vec<HungServer> {
-        self.queues.hung().map(|(_, server)| server).collect()
+        let mut hung: Vec<HungServer> = self.queues.hung().map(|(_, server)| server).collect();
+        hung.sort_unstable_by_key(|server| server.listener);
+        hung
     }
 
     /// Writes which listeners hang.
