@@ -43,11 +43,13 @@ pub mod map {
     pub const LISTENERS: &str = "listeners";
     /// The mark of a counted connection.
     pub const COUNTED: &str = "counted";
-    /// The mail server's listening sockets, by [`super::ServerKey`].
+    /// The mail server's listening sockets, by [`super::ServerKey`]; user space reads a socket's cookie.
     pub const SERVERS: &str = "servers";
+    /// The mail server's listeners that take nobody, [`super::Hung`] by [`super::ServerKey`] with the index 0.
+    pub const HUNG: &str = "hung";
     /// Who bound a socket.
     pub const BOUND: &str = "bound";
-    /// The mark of the mail server's listeners and of what they take.
+    /// The mark of the mail server's listeners and of what they take: its place in [`SERVERS`], counted from 1; 0: it has none.
     pub const OF_SERVER: &str = "of_server";
     /// [`crate::cookie::Keys`], one entry.
     pub const COOKIE_KEYS: &str = "cookie_keys";
@@ -56,7 +58,7 @@ pub mod map {
     /// Interfaces, by index, that nothing can be sent back over.
     pub const MUTE: &str = "mute";
     /// Every map that is pinned for the operator and for a later process.
-    pub const PINNED: [&str; 21] = [
+    pub const PINNED: [&str; 22] = [
         CONFIG,
         DENY_CLASS,
         CLASSES,
@@ -76,6 +78,7 @@ pub mod map {
         REPLIES,
         MUTE,
         SERVERS,
+        HUNG,
         BOUND,
         OF_SERVER,
     ];
@@ -164,6 +167,14 @@ pub const REPLY_LIMITED: u32 = 2;
 /// The screener has been stopped: everybody meets the mail server, known-good clients as before.
 pub const STEER_RELEASED: u32 = 3;
 
+/// The mail server's listeners are not known: known-good and relayed clients go to whoever owns the port.
+pub const FIND_NONE: u32 = 0;
+/// Those are known that began to listen while the programs were at work: known-good clients go to them, and where there is none to the
+/// screener.
+pub const FIND_NEW: u32 = 1;
+/// All are known: relayed clients, too, go to them or to nobody.
+pub const FIND_ALL: u32 = 2;
+
 /// The number of the text for clients at their limit.
 pub const TEXT_LIMITED: u32 = 0;
 /// The number of the text for denied clients whose list has none of its own; those that have follow.
@@ -195,8 +206,7 @@ pub struct Settings {
     pub proxies: u32,
     /// Who is told that he is turned away: [`REPLY_DENIED`], [`REPLY_LIMITED`]. The others hear nothing.
     pub replies: u32,
-    /// 1: known-good clients go to the listeners in [`map::SERVERS`], and where there is none to the screener; 0: to whoever owns the
-    /// port.
+    /// [`FIND_NONE`], [`FIND_NEW`] or [`FIND_ALL`].
     pub find_servers: u32,
     /// The port of the mail server's listener for steered clients, host order; 0: the one that the client meant.
     pub steer_port: u32,
@@ -440,6 +450,21 @@ pub struct ServerKey {
     pub index: u32,
 }
 
+/// Which of the mail server's listeners with one address and port take nobody: their accept queues are full.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hung {
+    /// Until when that holds, unless it is said again.
+    pub until_ns: u64,
+    /// A bit for each [`ServerKey::index`], and [`HUNG_BESIDE`].
+    pub which: u32,
+    /// Always zero.
+    pub reserved: u32,
+}
+
+/// A bit of [`Hung::which`]: one that has no place in [`map::SERVERS`].
+pub const HUNG_BESIDE: u32 = 1 << 31;
+
 /// Who bound a socket.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -474,6 +499,8 @@ const _: () = {
     assert!(size_of::<RelayKey>() == 20);
     assert!(size_of::<RelayClient>() == 40);
     assert!(size_of::<ServerKey>() == 24);
+    assert!(size_of::<Hung>() == 16);
+    assert!(SERVER_SIBLINGS < 31);
     assert!(size_of::<Bound>() == 4);
     assert!(size_of::<Counted>() == 16);
 };

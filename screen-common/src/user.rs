@@ -3,8 +3,8 @@
 
 use crate::{
     abi::{
-        Client, Deny, HalfOpen, Proxy, Refused, RelayClient, RelayKey, ServerKey, Settings, SynKey, Total, TotalKey,
-        Until,
+        Client, Deny, HalfOpen, Hung, Proxy, Refused, RelayClient, RelayKey, ServerKey, Settings, SynKey, Total,
+        TotalKey, Until,
     },
     address::IpKey,
     cookie::Keys,
@@ -27,6 +27,7 @@ plain!(
     Client,
     Deny,
     HalfOpen,
+    Hung,
     IpKey,
     Proxy,
     Refused,

@@ -11,7 +11,7 @@ use aya_ebpf::{
     programs::SockOpsContext,
 };
 use screen_common::{
-    abi::{Client, Counted, RelayKey, STEER_ALL, Settings},
+    abi::{Client, Counted, FIND_NONE, RelayKey, STEER_ALL, Settings},
     address::IpKey,
     reason::Reason,
 };
@@ -64,7 +64,7 @@ fn established(ctx: &SockOpsContext) {
     // SAFETY: no arguments.
     let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
     // Where it landed counts: without a server even a known-good client meets the screener.
-    let landed = settings.find_servers == 0 || socket(ctx).is_some_and(listen::took);
+    let landed = settings.find_servers == FIND_NONE || socket(ctx).is_some_and(listen::took);
     let steered = settings.steering >= STEER_ALL && landed && report_steered(settings, &ends, now_ns);
     let Some(entry) = entry(&client) else {
         // The client is let in all the same: no connection fails because a table is full.

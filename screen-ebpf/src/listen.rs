@@ -3,18 +3,18 @@
 //! A socket counts only if whoever bound it is root or the mail server's user: no other local user may take the mail.
 
 use aya_ebpf::{
-    bindings::{BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
+    bindings::{BPF_NOEXIST, BPF_SK_LOOKUP_F_NO_REUSEPORT, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
     helpers::{bpf_get_current_uid_gid, bpf_get_netns_cookie, bpf_sk_storage_get},
     programs::{SkLookupContext, SockContext, SockOpsContext},
 };
 use screen_common::{
-    abi::{Bound, SERVER_SIBLINGS, ServerKey, Settings},
+    abi::{Bound, FIND_NONE, SERVER_SIBLINGS, ServerKey, Settings},
     address::IpKey,
 };
 
 use crate::{
     context::{operation_ends, socket_port},
-    maps::{self, bound, of_server, servers},
+    maps::{self, bound, hung, of_server, servers},
 };
 
 const UNSPECIFIED_IPV4: IpKey = IpKey::from_ipv4([0; 4]);
@@ -59,7 +59,7 @@ pub(crate) fn note_owner(ctx: &SockContext) {
 pub(crate) fn listens(ctx: &SockOpsContext, socket: *mut bpf_sock) {
     let Some(settings) = maps::settings() else { return };
     let ends = operation_ends(ctx.ops);
-    if settings.find_servers == 0 || !is_servers(settings, ends.local_port) {
+    if settings.find_servers == FIND_NONE || !is_servers(settings, ends.local_port) {
         return;
     }
     // SAFETY: the helper takes this program's context. The program runs for every namespace below its cgroup.
@@ -74,31 +74,37 @@ pub(crate) fn listens(ctx: &SockOpsContext, socket: *mut bpf_sock) {
     if owner.is_null() || !settings.trusts(unsafe { (*owner).uid }) {
         return;
     }
-    mark(socket);
-    let mut key = ServerKey { address: ends.local, port: ends.local_port as u32, index: 0 };
+    // Marked first: connections may come in as soon as it has its place, and inherit the mark.
+    let Some(place) = mark(socket) else { return };
     for index in 0..SERVER_SIBLINGS {
-        key.index = index;
-        // SAFETY: the context is this program's own.
-        if servers.update(&mut key, unsafe { &mut *ctx.ops }, u64::from(BPF_NOEXIST)).is_ok() {
+        // SAFETY: not null, and the storage outlives this write.
+        unsafe { *place = index + 1 };
+        let key = ServerKey { address: ends.local, port: ends.local_port as u32, index };
+        if servers.insert(key, ctx.ops, u64::from(BPF_NOEXIST)) {
             return;
         }
     }
+    // The walk finds it a place once one is free.
+    // SAFETY: as above.
+    unsafe { *place = 0 };
 }
 
 /// Marks a listening socket as the mail server's; connections that it takes inherit the mark.
 #[inline(always)]
-fn mark(socket: *mut bpf_sock) {
+fn mark(socket: *mut bpf_sock) -> Option<*mut u32> {
+    // As if it had a place, so that a walk leaves it alone meanwhile.
     let mut value = 1u32;
-    // SAFETY: the storage map, a socket that is not null, and a value of the map's type. Without the mark a connection is counted as
-    // one that was not steered.
-    unsafe {
+    // SAFETY: the storage map, a socket that is not null, and a value of the map's type.
+    let mark = unsafe {
         bpf_sk_storage_get(
             (&raw const of_server).cast_mut().cast(),
             socket.cast(),
             (&raw mut value).cast(),
             u64::from(BPF_SK_STORAGE_GET_F_CREATE),
-        );
+        )
     }
+    .cast::<u32>();
+    if mark.is_null() { None } else { Some(mark) }
 }
 
 /// Whether the listener that took a connection is the mail server's.
@@ -111,9 +117,19 @@ pub(crate) fn took(socket: *mut bpf_sock) -> bool {
     !mark.is_null()
 }
 
-/// Gives a look-up to the mail server's listener; returns whether there is one.
+/// What became of a look-up for the mail server.
+pub(crate) enum Found {
+    /// It is given to a listener.
+    Taker,
+    /// All listeners hang.
+    Hung,
+    /// There is none.
+    Nobody,
+}
+
+/// Gives a look-up to the mail server's listener, if one takes connections.
 #[inline(always)]
-pub(crate) fn assign(ctx: &SkLookupContext, settings: &Settings, meant: &IpKey, port: u16) -> bool {
+pub(crate) fn assign(ctx: &SkLookupContext, settings: &Settings, meant: &IpKey, port: u16, now_ns: u64) -> Found {
     let is_ipv4 = meant.ipv4().is_some();
     let (loopback, unspecified) =
         if is_ipv4 { (LOOPBACK_IPV4, UNSPECIFIED_IPV4) } else { (LOOPBACK_IPV6, UNSPECIFIED_IPV6) };
@@ -124,19 +140,45 @@ pub(crate) fn assign(ctx: &SkLookupContext, settings: &Settings, meant: &IpKey, 
     } else {
         (loopback, unspecified, settings.steer_port)
     };
-    assign_at(ctx, first, port)
-        || assign_at(ctx, second, port)
-        || assign_at(ctx, unspecified, port)
-        // A dual-stack socket; one that takes IPv6 only is refused to an IPv4 look-up by the kernel.
-        || is_ipv4 && assign_at(ctx, UNSPECIFIED_IPV6, port)
+    assign_first(ctx, [first, second, unspecified], port, now_ns)
+}
+
+/// As [`assign`], at the very address and port that the connection is for.
+#[inline(always)]
+pub(crate) fn assign_there(ctx: &SkLookupContext, address: &IpKey, port: u16, now_ns: u64) -> Found {
+    let unspecified = if address.ipv4().is_some() { UNSPECIFIED_IPV4 } else { UNSPECIFIED_IPV6 };
+    assign_first(ctx, [*address, unspecified, unspecified], port as u32, now_ns)
 }
 
 #[inline(always)]
-fn assign_at(ctx: &SkLookupContext, address: IpKey, port: u32) -> bool {
-    for index in 0..SERVER_SIBLINGS {
-        if servers.redirect_sk_lookup(ctx, ServerKey { address, port, index }, 0).is_ok() {
-            return true;
+fn assign_first(ctx: &SkLookupContext, addresses: [IpKey; 3], port: u32, now_ns: u64) -> Found {
+    let [first, second, third] = addresses;
+    let mut hangs = false;
+    // The last one is a dual-stack socket; one that takes IPv6 only is refused to an IPv4 look-up by the kernel.
+    for address in [first, second, third, UNSPECIFIED_IPV6] {
+        match assign_at(ctx, address, port, now_ns) {
+            Found::Taker => return Found::Taker,
+            Found::Hung => hangs = true,
+            Found::Nobody => {}
         }
     }
-    false
+    if hangs { Found::Hung } else { Found::Nobody }
+}
+
+#[inline(always)]
+fn assign_at(ctx: &SkLookupContext, address: IpKey, port: u32, now_ns: u64) -> Found {
+    let first = ServerKey { address, port, index: 0 };
+    // SAFETY: the entry is read at once; one that changes meanwhile was true before, or is now.
+    let hanging = match unsafe { hung.get(first) } {
+        Some(entry) if entry.until_ns > now_ns => entry.which,
+        _ => 0,
+    };
+    // The kernel would choose among all that share the address.
+    let flags = if hanging == 0 { 0 } else { u64::from(BPF_SK_LOOKUP_F_NO_REUSEPORT) };
+    for index in 0..SERVER_SIBLINGS {
+        if hanging & 1 << index == 0 && servers.assign(ctx, &ServerKey { index, ..first }, flags) {
+            return Found::Taker;
+        }
+    }
+    if hanging == 0 { Found::Nobody } else { Found::Hung }
 }

@@ -23,6 +23,7 @@ mod names;
 mod packet;
 mod refuse;
 mod report;
+mod sockets;
 mod steer;
 mod walk;
 

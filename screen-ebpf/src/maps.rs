@@ -3,17 +3,15 @@
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{
-        Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf, SkStorage, SockHash, SockMap,
-    },
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf, SkStorage, SockMap},
     macros::btf_map,
 };
 use screen_common::{
     abi::{
         ALLOW_ENTRIES, Bound, Bucket, CLASS_ROWS, CLIENT_ENTRIES, Client, Counted, DENY_HOST_ENTRIES, DENY_NET_ENTRIES,
-        Deny, EVENT_RING_BYTES, Event, HALF_OPEN_ENTRIES, HalfOpen, MUTE_ENTRIES, PASS_ENTRIES, PROXY_ENTRIES, Proxy,
-        REFUSED_ENTRIES, RELAY_ENTRIES, Refused, RelayClient, RelayKey, SERVER_ENTRIES, ServerKey, Settings, SynKey,
-        Total, TotalKey, UNPROVEN_ENTRIES, Until,
+        Deny, EVENT_RING_BYTES, Event, HALF_OPEN_ENTRIES, HalfOpen, Hung, MUTE_ENTRIES, PASS_ENTRIES, PROXY_ENTRIES,
+        Proxy, REFUSED_ENTRIES, RELAY_ENTRIES, Refused, RelayClient, RelayKey, SERVER_ENTRIES, ServerKey, Settings,
+        SynKey, Total, TotalKey, UNPROVEN_ENTRIES, Until,
     },
     address::IpKey,
     cookie::{Keys, TEXTS},
@@ -21,7 +19,7 @@ use screen_common::{
     reply::Text,
 };
 
-use crate::inherited::Inherited;
+use crate::{inherited::Inherited, sockets::Sockets};
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 const REASONS: usize = Reason::ALL.len();
@@ -93,7 +91,10 @@ pub(crate) static relay_clients: HashMap<RelayKey, RelayClient, RELAY_ENTRIES, N
 pub(crate) static listeners: SockMap<2> = SockMap::new();
 
 #[btf_map]
-pub(crate) static servers: SockHash<ServerKey, SERVER_ENTRIES> = SockHash::new();
+pub(crate) static servers: Sockets<ServerKey, SERVER_ENTRIES> = Sockets::new();
+
+#[btf_map]
+pub(crate) static hung: HashMap<ServerKey, Hung, SERVER_ENTRIES, NO_PREALLOC> = HashMap::new();
 
 #[btf_map]
 pub(crate) static bound: SkStorage<Bound> = SkStorage::new();

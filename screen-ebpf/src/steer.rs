@@ -2,13 +2,15 @@
 
 use aya_ebpf::{helpers::bpf_ktime_get_coarse_ns, programs::SkLookupContext};
 use screen_common::{
-    abi::{LISTENER_IPV4, LISTENER_IPV6, RelayKey, STEER_ALL, STEER_NOBODY, STEER_RELEASED},
+    abi::{
+        FIND_ALL, FIND_NONE, LISTENER_IPV4, LISTENER_IPV6, RelayKey, STEER_ALL, STEER_NOBODY, STEER_RELEASED, Settings,
+    },
     reason::Reason,
 };
 
 use crate::{
-    context::{lookup_ends, lookup_is_tcp},
-    listen,
+    context::{Ends, lookup_ends, lookup_is_tcp},
+    listen::{self, Found},
     lists::{self, Standing},
     maps::{self, listeners, relay_clients},
     report,
@@ -34,25 +36,29 @@ pub(crate) fn choose(ctx: &SkLookupContext) -> Choice {
         return Choice::FallThrough;
     }
     let ends = lookup_ends(ctx.lookup);
-    if settings.steering == STEER_NOBODY || !settings.protects(ends.local_port) {
+    let protected = settings.protects(ends.local_port);
+    if settings.steering == STEER_NOBODY || !protected && !listen::is_servers(settings, ends.local_port) {
         return Choice::FallThrough;
     }
+    // SAFETY: no arguments.
+    let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
     if relay_clients.get_ptr(RelayKey { address: ends.remote, port: u32::from(ends.remote_port) }).is_some() {
         report::count(Reason::Relayed);
+        return relayed(ctx, settings, &ends, now_ns);
+    }
+    if !protected {
         return Choice::FallThrough;
     }
     // The mail server would take a PROXY header for the client's first command.
     let proxy = lists::is_proxy(settings, &ends.remote);
-    // SAFETY: no arguments.
-    let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
     if settings.steering >= STEER_ALL && !proxy {
         match lists::standing(settings, &ends.remote, now_ns) {
-            // The server's own listener; where it does not listen, the screener answers for it.
+            // The server's own listener; where it does not listen, or hangs, the screener answers for it.
             Standing::Allowed | Standing::Passed => {
-                if settings.find_servers == 0 {
+                if settings.find_servers == FIND_NONE {
                     return Choice::FallThrough;
                 }
-                if listen::assign(ctx, settings, &ends.local, ends.local_port) {
+                if let Found::Taker = listen::assign(ctx, settings, &ends.local, ends.local_port, now_ns) {
                     return Choice::Server;
                 }
             }
@@ -71,10 +77,26 @@ pub(crate) fn choose(ctx: &SkLookupContext) -> Choice {
     // The kernel empties the slot when the socket is closed.
     report::count(Reason::ScreenerDown);
     if settings.pass_when_down != 0 && !proxy {
-        if settings.steer_port != 0 && listen::assign(ctx, settings, &ends.local, ends.local_port) {
+        if settings.steer_port != 0
+            && let Found::Taker = listen::assign(ctx, settings, &ends.local, ends.local_port, now_ns)
+        {
             return Choice::Server;
         }
         return Choice::FallThrough;
     }
     Choice::Refuse
+}
+
+/// Chooses for the relay's own connection. While the mail server is away, somebody else may listen where it did.
+#[inline(always)]
+fn relayed(ctx: &SkLookupContext, settings: &Settings, ends: &Ends, now_ns: u64) -> Choice {
+    if settings.find_servers != FIND_ALL {
+        return Choice::FallThrough;
+    }
+    match listen::assign_there(ctx, &ends.local, ends.local_port, now_ns) {
+        Found::Taker => Choice::Server,
+        // The relay has time, and a server that hangs has the port to itself.
+        Found::Hung => Choice::FallThrough,
+        Found::Nobody => Choice::Refuse,
+    }
 }

@@ -5,7 +5,7 @@ use aya_ebpf::{
     helpers::{bpf_ktime_get_ns, bpf_map_update_elem, bpf_setsockopt, bpf_sk_storage_delete, bpf_sk_storage_get},
 };
 use screen_common::{
-    abi::{Counted, RelayKey, SERVER_SIBLINGS, ServerKey, Settings},
+    abi::{Counted, FIND_NONE, RelayKey, SERVER_SIBLINGS, ServerKey, Settings},
     address::IpKey,
 };
 
@@ -68,7 +68,7 @@ pub(crate) fn visit(ctx: *const Visit) {
         }
         let port = (*socket).local_port;
         match (*socket).state {
-            TCP_LISTEN if settings.find_servers != 0 && listen::is_servers(settings, port) => {
+            TCP_LISTEN if settings.find_servers != FIND_NONE && listen::is_servers(settings, port) => {
                 if settings.trusts((*ctx).uid) {
                     register(socket, port);
                 }
@@ -88,20 +88,28 @@ pub(crate) fn visit(ctx: *const Visit) {
 /// `socket` is the one that the walk is at.
 #[inline(always)]
 unsafe fn register(socket: *const SocketCommon, port: u16) {
-    let mut mark = 1u32;
+    let mut unplaced = 0u32;
     // SAFETY: as above, and a value of the map's type.
-    let marked = unsafe {
-        bpf_sk_storage_get((&raw const of_server).cast_mut().cast(), socket.cast_mut().cast(), core::ptr::null_mut(), 0)
-    };
-    if !marked.is_null() {
+    let place = unsafe {
+        bpf_sk_storage_get(
+            (&raw const of_server).cast_mut().cast(),
+            socket.cast_mut().cast(),
+            (&raw mut unplaced).cast(),
+            u64::from(BPF_SK_STORAGE_GET_F_CREATE),
+        )
+    }
+    .cast::<u32>();
+    // SAFETY: null or a value of the map. A socket leaves its place when it closes, and not before.
+    if place.is_null() || unsafe { *place } != 0 {
         return;
     }
     // SAFETY: as above.
     let address = unsafe { local(socket) };
     for index in 0..SERVER_SIBLINGS {
         let key = ServerKey { address, port: port as u32, index };
-        // SAFETY: a key of the map's type; of a socket map, the value is the socket.
+        // SAFETY: not null, and the storage outlives this write; a key of the map's type; of a socket map, the value is the socket.
         let done = unsafe {
+            *place = index + 1;
             bpf_map_update_elem(
                 (&raw const servers).cast_mut().cast(),
                 (&raw const key).cast(),
@@ -110,18 +118,11 @@ unsafe fn register(socket: *const SocketCommon, port: u16) {
             )
         };
         if done == 0 {
-            // SAFETY: as above.
-            unsafe {
-                bpf_sk_storage_get(
-                    (&raw const of_server).cast_mut().cast(),
-                    socket.cast_mut().cast(),
-                    (&raw mut mark).cast(),
-                    u64::from(BPF_SK_STORAGE_GET_F_CREATE),
-                );
-            }
             return;
         }
     }
+    // SAFETY: as above.
+    unsafe { *place = 0 };
 }
 
 /// Counts a connection that was made while nobody counted, and asks to hear of its end.

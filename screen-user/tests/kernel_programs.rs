@@ -20,6 +20,8 @@ mod gate;
 mod hidden;
 #[path = "kernel_programs/hostile.rs"]
 mod hostile;
+#[path = "kernel_programs/hung.rs"]
+mod hung;
 #[path = "kernel_programs/killed.rs"]
 mod killed;
 #[path = "kernel_programs/ladder.rs"]

@@ -18,7 +18,7 @@ use crate::{
     net::Net,
     netns::Namespace,
     privilege::mxscreen,
-    process::Process,
+    process::{Process, signal},
     wait::{SOON, wait_for},
 };
 
@@ -206,14 +206,21 @@ impl Gate {
     /// As [`Gate::screener`], if it has one at the moment.
     #[must_use]
     pub fn screener_if_any(&self) -> Option<i32> {
-        let keeper = self.pid();
-        let children = std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).ok()?;
-        children.split_whitespace().next()?.parse().ok()
+        self.process.children().first().copied()
     }
 
     /// Sends a signal to its keeper.
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);
+    }
+
+    /// Sends a signal to its screener.
+    ///
+    /// # Panics
+    ///
+    /// When it has none.
+    pub fn signal_screener(&self, what: Signal) {
+        signal(self.screener(), what);
     }
 
     /// Its settings.
@@ -412,6 +419,8 @@ impl Gate {
 
 impl Drop for Gate {
     fn drop(&mut self) {
+        // What a test has stopped hears no other signal.
+        self.signal_screener(Signal::SIGCONT);
         self.process.end();
         if thread::panicking() {
             for file in ["mxscreen.toml", "output", "log.before", "log"] {

@@ -1,10 +1,10 @@
 //! Namespaces, servers and clients for the end-to-end tests.
 //!
 //! A test makes a [`net::Net`]: an edge host and client hosts, each a network namespace, joined by veth pairs. On the edge it starts
-//! what an operator would run ([`gate::Gate`], [`postfix::Postfix`], [`dns::DnsServer`]); as a client it speaks SMTP with
+//! what an operator would run ([`gate::Gate`], [`postfix::Postfix`], [`server::Server`], [`dns::DnsServer`]); as a client it speaks SMTP with
 //! [`smtp::Client`]. Everything goes away when its value is dropped, also when the test fails.
 //!
-//! The program under test is `MXSCREEN_BIN`, by default the workspace's release build; mail servers that come as clients are unpacked in
+//! The program under test is `MXSCREEN_BIN`, by default the workspace's release build; mail servers other than Postfix are unpacked in
 //! `MXSCREEN_MTA`, by default `target/mta`. Without the privileges that namespaces and eBPF
 //! need a test is skipped, or fails where `CI` is set. The tests wait more than they work, so that they gain from more threads than
 //! there are processors (`RUST_TEST_THREADS`).
@@ -29,6 +29,7 @@ pub mod netns;
 pub mod postfix;
 pub mod privilege;
 pub mod process;
+pub mod server;
 pub mod smtp;
 pub mod stage;
 pub mod wait;

@@ -7,12 +7,15 @@ use std::{
     thread,
 };
 
-use nix::unistd::{Gid, Group, Uid, User};
+use nix::{
+    sys::signal::Signal,
+    unistd::{Gid, Group, Uid, User},
+};
 
 use crate::{
     net::Net,
     netns::run,
-    process::Process,
+    process::{Process, signal},
     wait::{SOON, wait_for},
 };
 
@@ -43,8 +46,23 @@ impl Postfix {
     #[must_use]
     #[track_caller]
     pub fn start_with(net: &Net, services: &[(&str, &str)]) -> Self {
+        Self::start_set(net, services, &[])
+    }
+
+    /// As [`Postfix::start_with`], with settings of `main.cf`: `name=value`.
+    ///
+    /// # Panics
+    ///
+    /// When it does not come up.
+    #[must_use]
+    #[track_caller]
+    pub fn start_set(net: &Net, services: &[(&str, &str)], settings: &[&str]) -> Self {
         let directory = net.directory().join("postfix");
         lay_out(&directory, services);
+        if !settings.is_empty() {
+            let etc = directory.join("etc").display().to_string();
+            run("postconf", ["-c", &etc, "-e"].into_iter().chain(settings.iter().copied()));
+        }
         let mut postfix = Self { master: None, directory, on_client: false };
         postfix.up(net);
         postfix
@@ -109,6 +127,22 @@ impl Postfix {
         self.master = None;
     }
 
+    /// Sends a signal to its master process: SIGHUP is a reload.
+    pub fn signal_master(&self, what: Signal) {
+        if let Some(master) = &self.master {
+            master.signal(what);
+        }
+    }
+
+    /// Sends a signal to all its processes.
+    pub fn signal(&self, what: Signal) {
+        // The master first, so that it starts no others.
+        self.signal_master(what);
+        for process in self.master.iter().flat_map(Process::children) {
+            signal(process, what);
+        }
+    }
+
     /// Its mail log.
     #[must_use]
     pub fn log(&self) -> String {
@@ -141,18 +175,30 @@ impl Postfix {
     #[track_caller]
     #[must_use]
     pub fn wait_mail(&self, count: usize) -> Vec<String> {
-        let inbox = self.directory.join("mail/inbox/new");
-        wait_for(&format!("{count} messages are delivered"), SOON, || {
-            let mut files: Vec<_> = fs::read_dir(&inbox).ok()?.flatten().map(|entry| entry.path()).collect();
-            files.sort_by_key(|file| fs::metadata(file).and_then(|data| data.modified()).ok());
-            let mail: Option<Vec<String>> = files.iter().map(|file| fs::read_to_string(file).ok()).collect();
-            mail.filter(|mail| mail.len() >= count)
-        })
+        mail_in(&self.directory.join("mail/inbox/new"), count)
     }
+}
+
+/// Waits until there are `count` messages in a folder of a maildir, and returns them, newest last, with `\n` as the end of line.
+///
+/// # Panics
+///
+/// When there are fewer.
+#[track_caller]
+pub(crate) fn mail_in(folder: &Path, count: usize) -> Vec<String> {
+    wait_for(&format!("{count} messages are delivered"), SOON, || {
+        let mut files: Vec<_> = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).collect();
+        files.sort_by_key(|file| fs::metadata(file).and_then(|data| data.modified()).ok());
+        let mail: Option<Vec<String>> = files.iter().map(|file| fs::read_to_string(file).ok()).collect();
+        let mail = mail.filter(|mail| mail.len() >= count)?;
+        Some(mail.into_iter().map(|message| message.replace("\r\n", "\n")).collect())
+    })
 }
 
 impl Drop for Postfix {
     fn drop(&mut self) {
+        // What a test has stopped hears no other signal.
+        self.signal(Signal::SIGCONT);
         self.down();
         if thread::panicking() {
             eprintln!("--- Postfix\n{}", self.log());

@@ -18,13 +18,13 @@ pub fn ready() -> bool {
     can_go_on(MISSING.get_or_init(missing))
 }
 
-/// As [`ready`], of the mail programs that come to the gate as clients.
+/// As [`ready`], of the mail programs that stand before and behind the gate.
 ///
 /// # Panics
 ///
 /// As [`ready`].
 #[must_use]
-pub fn has_clients() -> bool {
+pub fn has_mail_programs() -> bool {
     let unpacked = |name: &str, program: &str| crate::stage::unpacked(name).join(program).is_file();
     let found = [
         (find_program("swaks").is_some(), "swaks (apt-get install swaks libnet-ssleay-perl)"),
@@ -33,6 +33,8 @@ pub fn has_clients() -> bool {
         (find_program("python3").is_some(), "python3 (apt-get install python3)"),
         (unpacked("exim4", "usr/sbin/exim4"), "Exim under target/mta (cargo xtask setup)"),
         (unpacked("opensmtpd", "usr/sbin/smtpd"), "OpenSMTPD under target/mta (cargo xtask setup)"),
+        (find_program("node").is_some(), "node (apt-get install npm)"),
+        (unpacked("haraka", "node_modules/Haraka/bin/haraka"), "Haraka under target/mta (cargo xtask setup)"),
     ];
     can_go_on(&found.into_iter().filter(|(found, _)| !found).map(|(_, need)| need).collect::<Vec<_>>())
 }

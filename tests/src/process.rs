@@ -60,6 +60,18 @@ impl Process {
         i32::try_from(self.child.id()).expect("process ids fit")
     }
 
+    /// The processes that it has started itself.
+    ///
+    /// # Panics
+    ///
+    /// When /proc can't be read.
+    #[must_use]
+    pub fn children(&self) -> Vec<i32> {
+        let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
+        let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        ids.filter(|id| parent_of(*id) == Some(self.pid())).collect()
+    }
+
     /// How it ended, if it has.
     ///
     /// # Panics
@@ -70,9 +82,8 @@ impl Process {
     }
 
     /// Sends it a signal.
-    pub fn signal(&self, signal: Signal) {
-        // A program that has ended already needs none.
-        let _ = kill(Pid::from_raw(self.pid()), signal);
+    pub fn signal(&self, what: Signal) {
+        signal(self.pid(), what);
     }
 
     /// Waits until it has ended.
@@ -122,4 +133,16 @@ impl Process {
             std::thread::sleep(Duration::from_millis(10));
         }
     }
+}
+
+/// The process that started this one.
+fn parent_of(process: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The name, which may hold anything, ends at the last parenthesis; the state and the parent follow.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Sends a signal to a process; one that has ended needs none.
+pub(crate) fn signal(process: i32, signal: Signal) {
+    let _ = kill(Pid::from_raw(process), signal);
 }

@@ -37,7 +37,7 @@ struct Scene {
 
 impl Scene {
     fn set(way: Way) -> Option<Self> {
-        let net = Net::new().filter(|_| privilege::has_clients())?;
+        let net = Net::new().filter(|_| privilege::has_mail_programs())?;
         net.client().adopt(CLIENT.parse().unwrap());
         let made = Certificate::make(net.directory());
         let (certificate, key) = (made.certificate.display().to_string(), made.key.display().to_string());

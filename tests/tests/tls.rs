@@ -20,7 +20,7 @@ const SERVER: &str = "198.18.0.1:25";
 
 /// A gate that keeps every client in its dummy engine, with a certificate.
 fn scene() -> Option<(Net, Certificate, Gate)> {
-    let net = Net::new().filter(|_| privilege::has_clients())?;
+    let net = Net::new().filter(|_| privilege::has_mail_programs())?;
     net.client().adopt("198.18.0.9".parse().unwrap());
     let certificate = Certificate::make(net.directory());
     let settings = Settings::front(&net, "127.0.0.1:10025")

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     net::IpAddr,
     sync::{Arc, PoisonError, atomic::Ordering},
+    time::UNIX_EPOCH,
 };
 
 use ipnet::IpNet;
@@ -14,7 +15,7 @@ use crate::{
     access::runtime::{Entry, Kind, Origin},
     config::Layout,
     keeper::Description,
-    kernel::{Interface, Kernel, ListId},
+    kernel::{HungServer, Interface, Kernel, ListId},
     operate::{
         cli::Which,
         exit::Failure,
@@ -312,6 +313,15 @@ fn interface(interface: &Interface) -> Value {
     })
 }
 
+/// A listener of the mail server that takes nobody.
+fn hung(server: &HungServer) -> Value {
+    json!({
+        "listener": server.listener,
+        "since": server.since.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        "seconds": server.since.elapsed().map_or(0, |elapsed| elapsed.as_secs()),
+    })
+}
+
 fn kernel_status(kernel: &Kernel, described: Result<Description, Failure>) -> Value {
     let status = kernel.status();
     let described = described.unwrap_or_else(|failure| Description::unknown(&failure.message));
@@ -337,6 +347,7 @@ fn kernel_status(kernel: &Kernel, described: Result<Description, Failure>) -> Va
         "interfaces": interfaces,
         "programs": attached.programs,
         "mail_server_listeners": described.servers,
+        "hung_mail_server_listeners": described.hung.iter().map(hung).collect::<Vec<Value>>(),
         "tables": tables,
         "packets": totals,
         "notes": notes,

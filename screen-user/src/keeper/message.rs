@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    kernel::{Attached, Processors},
+    kernel::{Attached, HungServer, Processors},
     operate::exit::{Code, Failure},
 };
 
@@ -106,6 +106,8 @@ pub struct Description {
     pub attached: Option<Attached>,
     /// The mail server's listeners.
     pub servers: Vec<SocketAddr>,
+    /// Those of them that hang.
+    pub hung: Vec<HungServer>,
 }
 
 impl Description {
@@ -113,7 +115,7 @@ impl Description {
     #[must_use]
     pub fn unknown(why: &str) -> Self {
         let attached = Attached { notes: vec![why.to_owned()], ..Attached::default() };
-        Self { attached: Some(attached), servers: Vec::new() }
+        Self { attached: Some(attached), ..Self::default() }
     }
 }
 

@@ -20,7 +20,7 @@ use tokio::{
     process::Child,
     sync::mpsc,
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval_at, sleep_until},
+    time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
 };
 
 use super::{
@@ -43,7 +43,9 @@ use crate::{
 /// This very program, whatever is installed under its name by now: keeper and screener must understand each other.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 /// Between two looks at all sockets.
-const LOOK: Duration = Duration::from_secs(10);
+const LOOK_AT_SOCKETS: Duration = Duration::from_secs(10);
+/// Between two looks at the queues of the mail server's listeners.
+const LOOK_AT_SERVERS: Duration = Duration::from_secs(1);
 /// How long a screener that is told to stop may take to give the port back.
 const HEARING: Duration = Duration::from_secs(5);
 /// How long it may take from then on to end: its sessions have half a minute.
@@ -126,15 +128,16 @@ impl Shift {
         signals: &mut Signals,
         begun: &mut bool,
     ) -> (End, Option<Arc<Installation>>) {
-        let mut looks = interval_at(Instant::now() + LOOK, LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sockets = ticks(LOOK_AT_SOCKETS);
+        let mut servers = ticks(LOOK_AT_SERVERS);
         let ended = loop {
             tokio::select! {
                 ended = self.child.wait() => break ended,
                 // When there are none to come any more, its end is near.
                 Some(request) = self.requests.recv() => self.answer(request, post, begun),
                 order = signals.next() => self.pass_on(order),
-                _ = looks.tick(), if self.active => self.look_at_sockets(post),
+                _ = sockets.tick(), if self.active => self.look_at_sockets(post),
+                _ = servers.tick(), if self.active => self.look_at_servers(post),
                 () = until(self.deadline) => {
                     // It does not hear; nobody may be left waiting for it. That it has gone already is no error.
                     let _ = self.child.start_kill();
@@ -175,6 +178,16 @@ impl Shift {
             && let Err(error) = installation.look_at_sockets()
         {
             post.log.warn(format!("sockets were not looked at: {}", chain(&error)));
+        }
+    }
+
+    fn look_at_servers(&self, post: &Post) {
+        let Some(installation) = &self.installation else { return };
+        match installation.look_at_servers() {
+            Ok(changed) => changed.into_iter().for_each(|change| post.log.warn(change)),
+            Err(error) => {
+                post.log.warn(format!("the mail server's listeners are not watched: {}", chain(&error)));
+            }
         }
     }
 
@@ -245,10 +258,11 @@ impl Shift {
     }
 
     fn describe(&self) -> Description {
-        let servers = self.installation.as_ref().and_then(|installation| installation.servers().ok());
+        let Some(installation) = &self.installation else { return Description::default() };
         Description {
-            attached: self.installation.as_ref().map(|installation| installation.attached()),
-            servers: servers.unwrap_or_default(),
+            attached: Some(installation.attached()),
+            servers: installation.servers().unwrap_or_default(),
+            hung: installation.hung_servers(),
         }
     }
 
@@ -323,6 +337,12 @@ fn requests(channel: Arc<Channel>) -> io::Result<mpsc::Receiver<ToKeeper>> {
         }
     })?;
     Ok(receiver)
+}
+
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = interval_at(Instant::now() + period, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 async fn until(deadline: Option<Instant>) {

@@ -6,19 +6,24 @@ use std::{
     fs::File,
     io,
     net::SocketAddr,
-    os::fd::{AsRawFd as _, BorrowedFd},
-    sync::Mutex,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use aya::{
     Ebpf,
-    maps::{Map, MapData, MapError, SockHash, SockMap},
+    maps::{Map, MapData, MapError, SockMap},
     programs::{Program, ProgramError, SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp},
 };
 use screen_common::abi::{LISTENER_IPV4, LISTENER_IPV6, ServerKey, map, program};
 
 use super::{
-    Family, KernelError, cgroup,
+    Family, KernelError,
+    backlog::{Backlog, HungServer},
+    cgroup,
     former::{Former, KEPT, carry_over},
     host,
     interfaces::{Interfaces, LinkChanges, is_gate},
@@ -26,10 +31,13 @@ use super::{
     maps::{self, Maps},
     messages::Messages,
     object,
+    owners::Owners,
     pins::Pins,
     plan::Plan,
     prefix::address_of,
+    sock_diag,
     status::Attached,
+    syscall,
 };
 use crate::config::Layout;
 
@@ -68,6 +76,10 @@ pub struct Installation {
     former: Former,
     programs: Mutex<Ebpf>,
     listeners: Mutex<SockMap<MapData>>,
+    backlog: Mutex<Backlog>,
+    owners: Mutex<Owners>,
+    /// Whether the last look at the mail server's listeners failed.
+    blind: AtomicBool,
     messages: Mutex<Option<Messages>>,
     interfaces: Mutex<Interfaces>,
     attached: Vec<&'static str>,
@@ -111,6 +123,7 @@ impl Installation {
         let walk = object::load_walk(&mut ebpf);
         carry_over(&pins, former, &mut ebpf)?;
         let listeners = Maps::of(&ebpf, &[map::LISTENERS])?.take(map::LISTENERS)?;
+        let backlog = Backlog::new(Maps::of(&ebpf, &[map::HUNG])?.take(map::HUNG)?);
         let messages = if plan.debug { Some(Messages::of(&mut ebpf)?) } else { None };
         let interfaces = Interfaces::new(plan, Maps::of(&ebpf, &[map::MUTE])?.take(map::MUTE)?);
         let mut attached =
@@ -124,6 +137,9 @@ impl Installation {
             former,
             programs: Mutex::new(ebpf),
             listeners: Mutex::new(listeners),
+            backlog: Mutex::new(backlog),
+            owners: Mutex::new(Owners::new(plan)),
+            blind: AtomicBool::new(false),
             messages: Mutex::new(messages),
             walks: walk.is_ok(),
             notes: mounted.into_iter().chain(walk.err().map(|error| no_walk(&error))).collect(),
@@ -258,28 +274,66 @@ impl Installation {
         if self.walks { object::walk(&mut lock(&self.programs)) } else { Ok(()) }
     }
 
-    /// The mail server's listeners that known-good clients are given to.
+    /// Looks at the mail server's listeners, in the network namespace of the start: known-good clients of one whose accept queue stays full
+    /// for three seconds meet the screener, until half of it is free again. To be called every second or so; what was found of queues is
+    /// forgotten 30 seconds after the last look. Returns what has changed, in words.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not tell of its sockets, or a map can't be read or written. Told once, not at every look.
+    pub fn look_at_servers(&self) -> Result<Vec<String>, KernelError> {
+        let looked = self.try_look_at_servers();
+        let was_blind = self.blind.swap(looked.is_err(), Ordering::Relaxed);
+        if was_blind && looked.is_err() { Ok(Vec::new()) } else { looked }
+    }
+
+    fn try_look_at_servers(&self) -> Result<Vec<String>, KernelError> {
+        let servers = self.server_sockets()?;
+        let listeners =
+            sock_diag::listeners().map_err(|error| KernelError::system("look at listening sockets", error))?;
+        let mut said = lock(&self.backlog).look(&servers, &listeners)?;
+        // Where not all are known, whoever owns the port is not asked for.
+        if self.walks && self.attached.contains(&program::STEER) {
+            said.extend(lock(&self.owners).look(&listeners));
+        }
+        Ok(said)
+    }
+
+    /// The mail server's listeners that known-good clients are given to; one that hangs is among them.
     ///
     /// # Errors
     ///
     /// The map could not be read.
     pub fn servers(&self) -> Result<Vec<SocketAddr>, KernelError> {
-        let mut maps = Maps::of(&lock(&self.programs), &[map::SERVERS])?;
-        let servers: SockHash<MapData, ServerKey> = maps.take(map::SERVERS)?;
-        let mut found: Vec<SocketAddr> = servers
-            .keys()
-            .filter_map(Result::ok)
-            .map(|key| SocketAddr::new(address_of(&key.address), key.port as u16))
+        let mut found: Vec<SocketAddr> = self
+            .server_sockets()?
+            .into_iter()
+            .map(|(key, _)| SocketAddr::new(address_of(&key.address), key.port as u16))
             .collect();
         found.sort_unstable();
         Ok(found)
+    }
+
+    /// Those of them that take nobody, as of the last look.
+    #[must_use]
+    pub fn hung_servers(&self) -> Vec<HungServer> {
+        lock(&self.backlog).hung()
+    }
+
+    /// The steered listeners and their cookies.
+    fn server_sockets(&self) -> Result<Vec<(ServerKey, u64)>, KernelError> {
+        let programs = lock(&self.programs);
+        let map = programs.map(map::SERVERS).and_then(maps::data);
+        let map = map.ok_or_else(|| KernelError::Plan(format!("the object has no map {}", map::SERVERS)))?;
+        syscall::sockets(map.fd().as_fd())
+            .map_err(|error| KernelError::system(format!("read the map {}", map::SERVERS), error))
     }
 
     /// What is attached, and where.
     #[must_use]
     pub fn attached(&self) -> Attached {
         let interfaces = lock(&self.interfaces);
-        let notes = self.notes.iter().cloned().chain(interfaces.notes()).collect();
+        let notes = self.notes.iter().cloned().chain(interfaces.notes()).chain(lock(&self.owners).notes()).collect();
         Attached {
             interfaces: interfaces.list(),
             programs: self.attached.iter().map(|name| (*name).to_owned()).collect(),

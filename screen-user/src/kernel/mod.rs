@@ -4,6 +4,7 @@
 //! the tables that they decide by, which takes none. What the programs do and in which order stands in `docs/kernel.md`.
 #![allow(unsafe_code, reason = "system calls that no crate wraps; each use states why it is sound")]
 
+mod backlog;
 mod batch;
 mod cgroup;
 mod clock;
@@ -18,7 +19,9 @@ mod interfaces;
 mod lists;
 mod maps;
 mod messages;
+mod netlink;
 mod object;
+mod owners;
 mod pins;
 mod plan;
 mod prefix;
@@ -27,6 +30,7 @@ mod proxies;
 mod relay;
 mod replies;
 mod saved_syn;
+mod sock_diag;
 mod status;
 mod syscall;
 
@@ -44,8 +48,8 @@ use aya::maps::{Array, MapData, RingBuf};
 use ipnet::IpNet;
 use screen_common::{
     abi::{
-        ALLOW_ENTRIES, CLASS_ROWS, CLIENT_ENTRIES, DENY_HOST_ENTRIES, DENY_NET_ENTRIES, PASS_ENTRIES, PROXY_ENTRIES,
-        STEER_NOBODY, STEER_RELEASED, Settings, map,
+        ALLOW_ENTRIES, CLASS_ROWS, CLIENT_ENTRIES, DENY_HOST_ENTRIES, DENY_NET_ENTRIES, FIND_ALL, PASS_ENTRIES,
+        PROXY_ENTRIES, STEER_NOBODY, STEER_RELEASED, Settings, map,
     },
     address::IpKey,
 };
@@ -55,6 +59,7 @@ pub use screen_common::{
 };
 
 pub use self::{
+    backlog::HungServer,
     clock::Expiry,
     error::KernelError,
     events::{KernelEvent, KernelEvents},
@@ -191,7 +196,7 @@ impl Kernel {
     /// A plan that can't be carried out, and nothing was changed; or a map that can't be written.
     pub fn reconfigure(&self, plan: &Plan) -> Result<(), KernelError> {
         let mut current = lock(&self.settings);
-        let settings = plan.settings(current.netns_cookie, current.find_servers != 0)?;
+        let settings = plan.settings(current.netns_cookie, current.find_servers == FIND_ALL)?;
         lock(&self.proxies).replace(&plan.proxies)?;
         *current = settings;
         self.write(settings)

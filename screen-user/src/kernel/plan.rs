@@ -5,7 +5,10 @@ use std::{net::SocketAddr, path::PathBuf};
 use ipnet::IpNet;
 use screen_common::{
     ABI,
-    abi::{MAX_PORTS, REPLY_DENIED, REPLY_LIMITED, STEER_ALL, STEER_NOBODY, STEER_STRANGERS, Settings},
+    abi::{
+        FIND_ALL, FIND_NEW, FIND_NONE, MAX_PORTS, REPLY_DENIED, REPLY_LIMITED, STEER_ALL, STEER_NOBODY,
+        STEER_STRANGERS, Settings,
+    },
     address::{IpKey, MAPPED_BITS},
 };
 
@@ -119,7 +122,11 @@ impl Plan {
                 .into_iter()
                 .filter_map(|(reply, bit)| (reply == KernelReply::Reject).then_some(bit))
                 .sum(),
-            find_servers: u32::from(finds_servers || self.layout == Layout::Front),
+            find_servers: match (finds_servers, self.layout) {
+                (true, _) => FIND_ALL,
+                (false, Layout::Front) => FIND_NEW,
+                (false, Layout::InPlace) => FIND_NONE,
+            },
             steer_port: self.steer_to.map_or(0, |address| u32::from(address.port())),
             steer_uid: self.steer_uid,
             steer_address: match self.steer_to.map(|address| address.ip().to_canonical()) {

@@ -239,35 +239,50 @@ pub(super) fn copy_entries(
         return Ok(());
     }
     let (from_fd, to_fd) = (map_fd(&from)?, map_fd(&to.as_fd())?);
+    each_entry(from_fd, old_key_size, old_value_size, |key, value| {
+        value.resize(value_size as usize, 0);
+        adjust(value);
+        let mut put =
+            Element { map_fd: to_fd, reserved: 0, key: key.as_ptr() as u64, value: value.as_ptr() as u64, flags: 0 };
+        bpf(BPF_MAP_UPDATE_ELEM, &mut put).map(drop)
+    })
+}
+
+/// The sockets in a hash of sockets whose values are cookies.
+pub(super) fn sockets<K: Pod>(map: BorrowedFd<'_>) -> io::Result<Vec<(K, u64)>> {
+    let mut found = Vec::new();
+    each_entry(map_fd(&map)?, size_of::<K>(), size_of::<u64>(), |key, cookie| {
+        if let Some(cookie) = cookie.first_chunk() {
+            // SAFETY: as many bytes as the key's type has, which takes any bytes.
+            found.push((unsafe { key.as_ptr().cast::<K>().read_unaligned() }, u64::from_ne_bytes(*cookie)));
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// Hands over the key and the value of each entry of a hash.
+fn each_entry(
+    map_fd: u32,
+    key_size: usize,
+    value_size: usize,
+    mut each: impl FnMut(&[u8], &mut Vec<u8>) -> io::Result<()>,
+) -> io::Result<()> {
     let mut key: Option<Vec<u8>> = None;
     loop {
-        let mut next = vec![0; old_key_size];
+        let mut next = vec![0; key_size];
         let before = key.as_ref().map_or(0, |key| key.as_ptr() as u64);
-        let mut step = Element { map_fd: from_fd, reserved: 0, key: before, value: next.as_mut_ptr() as u64, flags: 0 };
+        let mut step = Element { map_fd, reserved: 0, key: before, value: next.as_mut_ptr() as u64, flags: 0 };
         match bpf(BPF_MAP_GET_NEXT_KEY, &mut step) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other.map(drop)?,
         }
-        let mut value = vec![0; old_value_size];
-        let mut get = Element {
-            map_fd: from_fd,
-            reserved: 0,
-            key: next.as_ptr() as u64,
-            value: value.as_mut_ptr() as u64,
-            flags: 0,
-        };
-        // An entry that went in between is one less to copy.
+        let mut value = vec![0; value_size];
+        let mut get =
+            Element { map_fd, reserved: 0, key: next.as_ptr() as u64, value: value.as_mut_ptr() as u64, flags: 0 };
+        // An entry that went in between is one less.
         if bpf(BPF_MAP_LOOKUP_ELEM, &mut get).is_ok() {
-            value.resize(value_size as usize, 0);
-            adjust(&mut value);
-            let mut put = Element {
-                map_fd: to_fd,
-                reserved: 0,
-                key: next.as_ptr() as u64,
-                value: value.as_ptr() as u64,
-                flags: 0,
-            };
-            bpf(BPF_MAP_UPDATE_ELEM, &mut put)?;
+            each(&next, &mut value)?;
         }
         key = Some(next);
     }

@@ -1,10 +1,11 @@
 //! The mail server's listeners: found before and after the start, in both layouts, whoever else listens; and connections older than the gate.
 
 use std::{
-    io::{BufRead as _, BufReader, ErrorKind},
+    io::{self, BufRead as _, BufReader, ErrorKind},
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd as _,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use screen_user::{
@@ -18,10 +19,10 @@ use super::{
     site::{PATIENCE, Site, Taker, wait_for},
 };
 
-const KNOWN: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
+pub(super) const KNOWN: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
 const STRANGER: &str = "192.0.2.3";
 
-fn listener(pair: &Pair, address: &str, shared: bool) -> TcpListener {
+pub(super) fn listener(pair: &Pair, address: &str, shared: bool) -> TcpListener {
     let address: SocketAddr = address.parse().unwrap();
     pair.within(HOST, || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
@@ -34,7 +35,7 @@ fn listener(pair: &Pair, address: &str, shared: bool) -> TcpListener {
     })
 }
 
-fn allow(kernel: &Started) {
+pub(super) fn allow(kernel: &Started) {
     for client in KNOWN {
         kernel
             .allow(
@@ -90,17 +91,19 @@ fn in_place_the_screener_answers_while_the_mail_server_is_away() {
 }
 
 /// A host in layout front: the screener owns port 25, and the mail server port 10025.
-struct Front {
-    kernel: Started,
-    screener: TcpListener,
-    pair: Pair,
+pub(super) struct Front {
+    pub(super) kernel: Started,
+    pub(super) screener: TcpListener,
+    pub(super) pair: Pair,
+    pub(super) plan: Plan,
 }
 
 impl Front {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let pair = Pair::new();
         let screener = listener(&pair, "[::]:25", false);
-        let plan = Plan { layout: Layout::Front, steer_to: Some("127.0.0.1:10025".parse().unwrap()), ..plan() };
+        let steer_to = Some("127.0.0.1:10025".parse().unwrap());
+        let plan = Plan { layout: Layout::Front, steer_to, limit: 0, ..plan() };
         let kernel = pair.within(HOST, || {
             let kernel = Started::new(&plan).unwrap();
             kernel.installation.register_listener(screener.as_fd(), Family::Ipv4).unwrap();
@@ -109,22 +112,40 @@ impl Front {
             kernel
         });
         allow(&kernel);
-        Self { kernel, screener, pair }
+        Self { kernel, screener, pair, plan }
     }
 
-    fn connect(&self, client: &str) -> TcpStream {
+    pub(super) fn connect(&self, client: &str) -> TcpStream {
+        self.try_connect(client, PATIENCE).unwrap()
+    }
+
+    pub(super) fn try_connect(&self, client: &str, patience: Duration) -> io::Result<TcpStream> {
         let client: SocketAddr = SocketAddr::new(client.parse().unwrap(), 0);
         let server = if client.is_ipv4() { "192.0.2.1:25" } else { "[2001:db8::1]:25" };
         self.pair.within(NEIGHBOUR, || {
-            let socket = Socket::new(Domain::for_address(client), Type::STREAM, None).unwrap();
-            socket.bind(&client.into()).unwrap();
-            socket.connect_timeout(&SockAddr::from(server.parse::<SocketAddr>().unwrap()), PATIENCE).unwrap();
-            socket.into()
+            let socket = Socket::new(Domain::for_address(client), Type::STREAM, None)?;
+            socket.bind(&client.into())?;
+            socket.connect_timeout(&SockAddr::from(server.parse::<SocketAddr>().unwrap()), patience)?;
+            Ok(socket.into())
+        })
+    }
+
+    /// Connects as the relay does; the entry is gone when this returns.
+    fn relay(&self, to: &str) -> io::Result<TcpStream> {
+        let to: SocketAddr = to.parse().unwrap();
+        self.pair.within(HOST, || {
+            let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+            socket.bind(&SocketAddr::new(to.ip(), 0).into())?;
+            let relay = socket.local_addr()?.as_socket().unwrap();
+            let (client, server) = ("192.0.2.3:40001".parse().unwrap(), "192.0.2.1:25".parse().unwrap());
+            let _guard = self.kernel.relay_begin(relay, client, server).unwrap();
+            socket.connect(&to.into())?;
+            Ok(socket.into())
         })
     }
 
     /// Connects and finds out who takes it: the number of a server, or none for the screener.
-    fn goes_to(&self, client: &str, servers: &[TcpListener]) -> Option<usize> {
+    pub(super) fn goes_to(&self, client: &str, servers: &[TcpListener]) -> Option<usize> {
         let open = self.connect(client);
         wait_for("somebody who takes it", || {
             let all = servers.iter().enumerate().map(|(number, server)| (Some(number), server));
@@ -188,6 +209,23 @@ fn of_several_listeners_on_one_address_any_may_go() {
     assert_eq!(front.goes_to(KNOWN[0], &servers), None);
 }
 
+#[test]
+fn a_listener_beyond_those_that_are_known_gets_its_turn() {
+    if !privileged() {
+        return;
+    }
+    let front = Front::new();
+    let mut servers: Vec<TcpListener> = (0..5).map(|_| listener(&front.pair, "127.0.0.1:10025", true)).collect();
+    let found = || front.pair.within(HOST, || front.kernel.installation.servers().unwrap().len());
+    assert_eq!(found(), 4);
+    servers.drain(..4);
+    assert_eq!((found(), front.goes_to(KNOWN[0], &servers)), (0, None), "it is not known yet");
+    front.pair.within(HOST, || front.kernel.installation.look_at_sockets().unwrap());
+    assert_eq!((found(), front.goes_to(KNOWN[0], &servers)), (1, Some(0)));
+    front.pair.within(HOST, || front.kernel.installation.look_at_sockets().unwrap());
+    assert_eq!(found(), 1, "it has one place");
+}
+
 /// A process of another user that listens where the mail server would.
 struct Usurper(Child);
 
@@ -234,9 +272,13 @@ fn no_other_user_can_take_the_mail() {
     assert_eq!(front.goes_to(KNOWN[0], &[]), None, "it began to listen under the gate's eyes");
     front.pair.within(HOST, || front.kernel.installation.look_at_sockets().unwrap());
     assert_eq!(front.pair.within(HOST, || front.kernel.installation.servers().unwrap()), []);
+    let said = front.pair.within(HOST, || front.kernel.installation.look_at_servers().unwrap());
+    assert!(said.len() == 1 && said[0].starts_with("127.0.0.1:10025 was bound by user 65534,"), "{said:?}");
+    assert_eq!(front.relay("127.0.0.1:10025").unwrap_err().kind(), ErrorKind::ConnectionRefused, "nor what is relayed");
     drop(usurper);
     let server = [listener(&front.pair, "127.0.0.1:10025", false)];
     assert_eq!(front.goes_to(KNOWN[0], &server), Some(0), "root's is taken");
+    front.relay("127.0.0.1:10025").unwrap();
 }
 
 #[test]

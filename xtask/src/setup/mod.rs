@@ -3,6 +3,7 @@
 //! What is there already is found by looking at files alone, so that a set-up machine loses no time.
 
 mod fuzz;
+mod haraka;
 mod mta;
 mod postfix;
 
@@ -27,8 +28,8 @@ pub(crate) enum Part {
     Lint,
     /// Run the gate in network namespaces, with mail servers and scripted clients.
     Sandbox,
-    /// Send mail through the gate with programs that others use.
-    Clients,
+    /// Have mail programs that others use before and behind the gate.
+    MailPrograms,
     /// Run the fuzz targets.
     Fuzz,
     /// Boot another kernel.
@@ -52,9 +53,10 @@ const PACKAGES: &[Package] = &[
     Package { part: Part::Sandbox, names: &["util-linux"], present: || find("nsenter").is_some() },
     Package { part: Part::Sandbox, names: &["openssl"], present: || find("openssl").is_some() },
     Package { part: Part::Sandbox, names: &["bpftool", "linux-tools-generic"], present: || find("bpftool").is_some() },
-    Package { part: Part::Clients, names: &["swaks"], present: || find("swaks").is_some() },
-    Package { part: Part::Clients, names: &["libnet-ssleay-perl"], present: has_perl_tls },
-    Package { part: Part::Clients, names: &["nmap"], present: || find("nmap").is_some() },
+    Package { part: Part::MailPrograms, names: &["swaks"], present: || find("swaks").is_some() },
+    Package { part: Part::MailPrograms, names: &["libnet-ssleay-perl"], present: has_perl_tls },
+    Package { part: Part::MailPrograms, names: &["nmap"], present: || find("nmap").is_some() },
+    Package { part: Part::MailPrograms, names: &["npm"], present: || find("npm").is_some() },
     Package { part: Part::Emulation, names: &["qemu-system-x86"], present: || find("qemu-system-x86_64").is_some() },
     Package { part: Part::Emulation, names: &["busybox-static"], present: has_static_busybox },
     Package { part: Part::Fuzz, names: &["g++"], present: || find("c++").is_some() },
@@ -65,7 +67,7 @@ const BPF_TOOLCHAIN: &[&str] = &["rustc-web", "cargo-web", "libstd-rust-web-dev-
 
 /// Everything that a change has to pass; fuzzing fetches its own. Says what it found.
 pub(crate) fn everything() -> Result<ExitCode> {
-    ensure(&[Part::Build, Part::Lint, Part::Sandbox, Part::Clients])?;
+    ensure(&[Part::Build, Part::Lint, Part::Sandbox, Part::MailPrograms])?;
     say("everything is there");
     Ok(ExitCode::SUCCESS)
 }
@@ -92,8 +94,9 @@ pub(crate) fn ensure(parts: &[Part]) -> Result<()> {
         postfix::ensure()?;
         bpffs()?;
     }
-    if parts.contains(&Part::Clients) {
+    if parts.contains(&Part::MailPrograms) {
         mta::ensure()?;
+        haraka::ensure()?;
     }
     if parts.contains(&Part::Fuzz) {
         fuzz::ensure()?;

@@ -1,4 +1,4 @@
-//! Exim and OpenSMTPD, which the tests send as clients. Debian's packages of mail servers exclude each other, so these are unpacked in
+//! Exim and OpenSMTPD, which the tests send as clients and put behind the gate. Debian's packages of mail servers exclude each other, so these are unpacked in
 //! `target/mta/NAME`, with the libraries that the machine lacks, and not installed.
 
 use std::{fs, path::Path, process::Command};

@@ -4,8 +4,8 @@
 //! call it.
 
 mod ethtool;
-mod netlink;
 mod reason;
+mod rtnetlink;
 mod rung;
 
 use std::{
@@ -23,7 +23,7 @@ use screen_common::abi::{map, program};
 use tokio::io::unix::AsyncFd;
 
 use self::{
-    netlink::{Changes, Link},
+    rtnetlink::{Changes, Link},
     rung::Refusal,
 };
 use super::{
@@ -220,9 +220,9 @@ impl Interfaces {
     /// The interfaces that the gate should be on, by index, without the gate itself among their programs.
     fn wanted_links(&self, own: &BTreeSet<u32>) -> Result<BTreeMap<u32, Link>, KernelError> {
         let failed = |error| KernelError::system("list the interfaces", error);
-        let links = netlink::links().map_err(failed)?;
+        let links = rtnetlink::links().map_err(failed)?;
         let addressed =
-            if self.named.is_empty() { netlink::with_global_address().map_err(failed)? } else { BTreeSet::new() };
+            if self.named.is_empty() { rtnetlink::with_global_address().map_err(failed)? } else { BTreeSet::new() };
         let wanted = |link: &Link| {
             if self.named.is_empty() { addressed.contains(&link.index) } else { self.named.contains(&link.name) }
         };
@@ -293,7 +293,7 @@ impl Gated {
             None => true,
             // A filter is no link.
             Some(_) if self.interface.mode == Some(Mode::Clsact) => {
-                netlink::has_filter(self.link.index, program::GATE_TC).is_ok_and(|there| there)
+                rtnetlink::has_filter(self.link.index, program::GATE_TC).is_ok_and(|there| there)
             }
             Some(pin) => syscall::link_interface(&pins.link(pin)).is_ok_and(|index| index == self.link.index),
         }

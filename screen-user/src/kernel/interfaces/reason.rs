@@ -6,7 +6,7 @@ use aya::programs::loaded_programs;
 
 use super::{
     ethtool,
-    netlink::{self, Link},
+    rtnetlink::{self, Link},
 };
 use crate::kernel::status::{Mode, Step};
 
@@ -102,7 +102,7 @@ pub(super) fn mute(mode: Mode) -> Step {
 /// Whether what XDP sends back over `link`, natively attached, gets nowhere: a veth delivers it only to an end that polls, as one with
 /// native XDP does.
 pub(super) fn is_mute(link: &Link) -> bool {
-    is_veth(&link.name) && !netlink::other_end(link).is_some_and(|other| other.native)
+    is_veth(&link.name) && !rtnetlink::other_end(link).is_some_and(|other| other.native)
 }
 
 /// Whether `interface` is one end of a pair of virtual interfaces.

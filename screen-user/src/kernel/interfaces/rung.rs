@@ -17,7 +17,7 @@ use aya::{
 use nix::net::if_::if_indextoname;
 use screen_common::abi::program;
 
-use super::netlink::{self, Link, XdpFlag};
+use super::rtnetlink::{self, Link, XdpFlag};
 use crate::kernel::{KernelError, object::program_mut, pins::Pins, status::Mode};
 
 /// How the pins' names begin, by what they are; the interface's index and name follow.
@@ -72,7 +72,7 @@ fn attach_xdp(ebpf: &mut Ebpf, pins: &Pins, link: &Link, mode: XdpMode, flag: Xd
         Ok(id) => id,
         Err(error) => {
             let descriptor: Option<BorrowedFd<'_>> = gate.fd().ok().map(|fd| fd.as_fd());
-            let complaint = descriptor.and_then(|program| netlink::complaint(link.index, program, flag));
+            let complaint = descriptor.and_then(|program| rtnetlink::complaint(link.index, program, flag));
             return Err(Refusal::Refused(system_error(error), complaint));
         }
     };

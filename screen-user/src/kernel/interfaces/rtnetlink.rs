@@ -2,13 +2,16 @@
 
 use std::{
     collections::BTreeSet,
-    io, iter,
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
 };
 
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
+use nix::sys::socket::{MsgFlags, SockFlag, SockProtocol, recv, send};
+
+use super::super::netlink::{
+    self, BUFFER, HEADER, NLM_F_REQUEST, NLMSG_ERROR, attributes, error_number, failure, message, messages, number,
+    push_attribute, text,
 };
 
 /// A network interface.
@@ -34,23 +37,13 @@ pub(super) enum XdpFlag {
     Native = 4,
 }
 
-const HEADER: usize = 16;
 const LINK_BODY: usize = 16;
 const ADDRESS_BODY: usize = 8;
 const FILTER_BODY: usize = 20;
-/// The kernel makes no longer message in answer to a dump.
-const BUFFER: usize = 64 * 1024;
-/// Dumps that were interrupted by a change; one more change, one more message to come of it.
-const ATTEMPTS: usize = 8;
 
-const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_ACK: u16 = 0x4;
-const NLM_F_DUMP_INTR: u16 = 0x10;
-const NLM_F_DUMP: u16 = 0x300;
 /// There are attributes behind an error.
 const NLM_F_ACK_TLVS: u16 = 0x200;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
 const RTM_NEWLINK: u16 = 16;
@@ -89,7 +82,6 @@ const TC_INGRESS: u32 = 0xffff_fff2;
 const TCA_OPTIONS: u16 = 2;
 const TCA_BPF_NAME: u16 = 7;
 const NLA_F_NESTED: u16 = 0x8000;
-const NLA_TYPE: u16 = 0x3fff;
 
 /// Every link of the namespace.
 pub(super) fn links() -> io::Result<Vec<Link>> {
@@ -201,40 +193,11 @@ impl std::os::fd::AsRawFd for Changes {
 }
 
 fn open(groups: u32, flags: SockFlag) -> io::Result<OwnedFd> {
-    let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC | flags, SockProtocol::NetlinkRoute)?;
-    bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
-    Ok(fd)
+    netlink::open(SockProtocol::NetlinkRoute, groups, flags)
 }
 
-/// Asks for everything of one kind; `read` takes the body of each message of the kind `answer`.
 fn dump<T>(request: u16, answer: u16, body: &[u8], read: impl Fn(&[u8]) -> Option<T>) -> io::Result<Vec<T>> {
-    let mut found = Vec::new();
-    for _ in 0..ATTEMPTS {
-        found.clear();
-        if dump_once(request, body, |kind, body| found.extend((kind == answer).then(|| read(body)).flatten()))? {
-            break;
-        }
-    }
-    Ok(found)
-}
-
-/// Returns whether nothing changed meanwhile.
-fn dump_once(request: u16, body: &[u8], mut each: impl FnMut(u16, &[u8])) -> io::Result<bool> {
-    let socket = open(0, SockFlag::empty())?;
-    send(socket.as_raw_fd(), &message(request, NLM_F_REQUEST | NLM_F_DUMP, body), MsgFlags::empty())?;
-    let mut buffer = vec![0; BUFFER];
-    let mut whole = true;
-    loop {
-        let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-        for (kind, flags, body) in messages(buffer.get(..length).unwrap_or_default()) {
-            whole &= flags & NLM_F_DUMP_INTR == 0;
-            match kind {
-                NLMSG_DONE => return Ok(whole),
-                NLMSG_ERROR => return Err(failure(body)),
-                _ => each(kind, body),
-            }
-        }
-    }
+    netlink::dump(SockProtocol::NetlinkRoute, request, answer, body, read)
 }
 
 /// Sends a request and waits for the answer: nothing if it was carried out, or what the kernel says of why it was not.
@@ -271,14 +234,6 @@ fn ask(request: u16, body: &[u8]) -> io::Result<Option<String>> {
     said.map(Some).ok_or_else(|| failure(body))
 }
 
-fn error_number(body: &[u8]) -> Option<i32> {
-    Some(i32::from_ne_bytes(*body.first_chunk()?))
-}
-
-fn failure(body: &[u8]) -> io::Error {
-    io::Error::from_raw_os_error(error_number(body).unwrap_or(0).wrapping_neg())
-}
-
 fn link(body: &[u8]) -> Option<Link> {
     let kind = u16::from_ne_bytes(*body.get(2..)?.first_chunk()?);
     let mut link = Link {
@@ -311,15 +266,6 @@ fn link(body: &[u8]) -> Option<Link> {
     Some(link)
 }
 
-fn number(value: &[u8]) -> Option<u32> {
-    Some(u32::from_ne_bytes(*value.first_chunk()?))
-}
-
-/// A text that ends in a zero.
-fn text(value: &[u8]) -> String {
-    String::from_utf8_lossy(value.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
-}
-
 fn address(value: &[u8]) -> Option<IpAddr> {
     match value.len() {
         4 => Some(Ipv4Addr::from(*value.first_chunk::<4>()?).into()),
@@ -336,51 +282,6 @@ fn is_global(address: IpAddr) -> bool {
             address != Ipv6Addr::LOCALHOST && !address.is_unicast_link_local() && !address.is_unspecified()
         }
     }
-}
-
-/// The kind, flags and body of each message in a buffer.
-fn messages(mut buffer: &[u8]) -> impl Iterator<Item = (u16, u16, &[u8])> {
-    iter::from_fn(move || {
-        let length = usize::try_from(number(buffer)?).ok()?;
-        let kind = u16::from_ne_bytes(*buffer.get(4..)?.first_chunk()?);
-        let flags = u16::from_ne_bytes(*buffer.get(6..)?.first_chunk()?);
-        let body = buffer.get(HEADER..length)?;
-        buffer = buffer.get(padded(length)..).unwrap_or_default();
-        Some((kind, flags, body))
-    })
-}
-
-/// The kind and value of each attribute in a body.
-fn attributes(mut body: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    iter::from_fn(move || {
-        let length = usize::from(u16::from_ne_bytes(*body.first_chunk()?));
-        let kind = u16::from_ne_bytes(*body.get(2..)?.first_chunk()?);
-        let value = body.get(4..length)?;
-        body = body.get(padded(length)..).unwrap_or_default();
-        Some((kind & NLA_TYPE, value))
-    })
-}
-
-fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
-    let mut message = Vec::with_capacity(HEADER + body.len());
-    message.extend(((HEADER + body.len()) as u32).to_ne_bytes());
-    message.extend(kind.to_ne_bytes());
-    message.extend(flags.to_ne_bytes());
-    message.extend([0; 8]);
-    message.extend(body);
-    message
-}
-
-fn push_attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    body.extend(((4 + value.len()) as u16).to_ne_bytes());
-    body.extend(kind.to_ne_bytes());
-    body.extend(value);
-    body.resize(padded(body.len()), 0);
-}
-
-/// Messages and attributes begin at multiples of four.
-fn padded(length: usize) -> usize {
-    length.next_multiple_of(4)
 }
 
 #[cfg(test)]
