@@ -145,7 +145,7 @@ pub(super) struct Written {
 }
 
 impl Written {
-    /// After `changed` changed in `set`: what to write (`None`: remove). `belongs` tells which prefixes this map holds.
+    /// After `changed` changed in `set`: what to write (`None`: remove). `belongs` tells which prefixes of the set this map holds.
     pub(super) fn refresh(
         &mut self,
         set: &PrefixSet,
@@ -154,7 +154,8 @@ impl Written {
     ) -> Vec<(Prefix, Option<Entry>)> {
         let mut differences = Vec::new();
         let mut inspect = |prefix: Prefix| {
-            let wanted = if belongs(prefix) { set.effective(prefix) } else { None };
+            // What has left the set must leave the map, even if a shorter prefix says the same for now.
+            let wanted = if set.voices(prefix) > 0 && belongs(prefix) { set.effective(prefix) } else { None };
             if wanted == self.entries.get(&prefix).copied() {
                 return;
             }
@@ -208,6 +209,21 @@ mod tests {
             written.refresh(&set, prefix("192.0.2.0/24"), |_| true),
             [(prefix("192.0.2.0/28"), Some(entry(2, 5)))]
         );
+    }
+
+    #[test]
+    fn what_is_taken_out_is_not_kept_for_a_shorter_prefix() {
+        let mut set = PrefixSet::default();
+        let mut written = Written::default();
+        for text in ["192.0.2.0/24", "192.0.2.0/28"] {
+            set.set(prefix(text), entry(1, 10));
+            written.refresh(&set, prefix(text), |_| true);
+        }
+        for text in ["192.0.2.0/28", "192.0.2.0/24"] {
+            set.unset(prefix(text), ListId(1));
+            assert_eq!(written.refresh(&set, prefix(text), |_| true), [(prefix(text), None)]);
+        }
+        assert_eq!(written.len(), 0);
     }
 
     #[test]
