@@ -38,3 +38,5 @@ mod site;
 mod steering;
 #[path = "kernel_programs/succession.rs"]
 mod succession;
+#[path = "kernel_programs/tables.rs"]
+mod tables;
