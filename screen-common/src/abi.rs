@@ -115,7 +115,7 @@ pub const CLASS_ROWS: usize = 65_536;
 /// The most entries of [`map::DENY_HOST`].
 pub const DENY_HOST_ENTRIES: usize = 1_048_576;
 /// The most entries of [`map::DENY_NET`].
-pub const DENY_NET_ENTRIES: usize = 262_144;
+pub const DENY_NET_ENTRIES: usize = 1_048_576;
 /// The most entries of [`map::ALLOW`].
 pub const ALLOW_ENTRIES: usize = 262_144;
 /// The most entries of [`map::PROXIES`].

@@ -44,6 +44,8 @@ mod site;
 mod steering;
 #[path = "kernel_programs/succession.rs"]
 mod succession;
+#[path = "kernel_programs/tables.rs"]
+mod tables;
 #[path = "kernel_programs/told.rs"]
 mod told;
 #[path = "kernel_programs/unprivileged.rs"]

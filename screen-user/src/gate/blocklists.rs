@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::{Arc, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use ipnet::IpNet;
@@ -30,7 +30,11 @@ const STORE_PREFIX: &str = "list ";
 
 /// The lists, by name.
 #[derive(Debug, Default)]
-pub(super) struct Imported(BTreeMap<String, List>);
+pub(super) struct Imported {
+    lists: BTreeMap<String, List>,
+    /// Held by the one who changes lists, until the kernel agrees: sessions ask the lists meanwhile.
+    turn: Arc<Mutex<()>>,
+}
 
 #[derive(Debug, Clone)]
 struct List {
@@ -58,7 +62,7 @@ impl List {
 impl Imported {
     /// The first list, by name, that holds `address` now.
     pub(super) fn denying(&self, address: IpAddr, now: u64) -> Option<&str> {
-        self.0
+        self.lists
             .iter()
             .find(|(_, list)| list.holds_at(now) && list.addresses.contains(address))
             .map(|(name, _)| name.as_str())
@@ -66,14 +70,14 @@ impl Imported {
 
     /// The list that the kernel knows by this number.
     pub(super) fn name(&self, id: ListId) -> Option<&str> {
-        self.0.iter().find(|(_, list)| list.id == id).map(|(name, _)| name.as_str())
+        self.lists.iter().find(|(_, list)| list.id == id).map(|(name, _)| name.as_str())
     }
 
     fn id_for(&self, name: &str) -> Result<ListId, Failure> {
-        if let Some(list) = self.0.get(name) {
+        if let Some(list) = self.lists.get(name) {
             return Ok(list.id);
         }
-        let taken: BTreeSet<u32> = self.0.values().map(|list| list.id.0).collect();
+        let taken: BTreeSet<u32> = self.lists.values().map(|list| list.id.0).collect();
         (ListId::IMPORTED.0..)
             .take(MOST_LISTS)
             .find(|id| !taken.contains(id))
@@ -92,11 +96,14 @@ impl Gate {
         if !import.force {
             refuse_the_harmful(&self.config.load(), name, &addresses)?;
         }
-        // One import at a time: the lock is held until kernel and list agree again.
-        let mut lists = self.imported.write().unwrap_or_else(PoisonError::into_inner);
-        let id = lists.id_for(name)?;
+        let turn = self.turn();
+        let _turn = hold(&turn);
+        let (id, before) = {
+            let lists = self.imported.read().unwrap_or_else(PoisonError::into_inner);
+            (lists.id_for(name)?, lists.lists.get(name).cloned())
+        };
         let networks: BTreeSet<IpNet> = addresses.networks().collect();
-        let (added, removed) = match lists.0.get(name) {
+        let (added, removed) = match before {
             Some(before) => {
                 let kept = before.addresses.networks().filter(|net| networks.contains(net)).count();
                 (networks.len() - kept, before.networks - kept)
@@ -118,16 +125,19 @@ impl Gate {
                 .map_err(|error| Failure::unavailable(format!("{name}: not imported: {}", chain(&error))))?;
         }
         self.keep_list(name, &list);
-        lists.0.insert(name.to_owned(), list);
-        drop(lists);
+        self.imported.write().unwrap_or_else(PoisonError::into_inner).lists.insert(name.to_owned(), list);
         self.log.info(said.as_str());
         Ok(json!([said]))
     }
 
     /// Removes a list.
     pub(super) fn remove_list(&self, name: &str) -> Result<Value, Failure> {
-        let mut lists = self.imported.write().unwrap_or_else(PoisonError::into_inner);
-        let list = lists.0.remove(name).ok_or_else(|| no_list(name))?;
+        let turn = self.turn();
+        let _turn = hold(&turn);
+        let list = {
+            let mut lists = self.imported.write().unwrap_or_else(PoisonError::into_inner);
+            lists.lists.remove(name).ok_or_else(|| no_list(name))?
+        };
         self.let_go(name, &list);
         Ok(json!([format!("{name}: {} networks removed", list.networks)]))
     }
@@ -144,13 +154,13 @@ impl Gate {
                 "seconds_left": list.about.until.map(|until| until.saturating_sub(now)),
             })
         };
-        lists.0.iter().map(row).collect()
+        lists.lists.iter().map(row).collect()
     }
 
     /// The networks of a list.
     pub(super) fn export_list(&self, name: &str) -> Result<Value, Failure> {
         let lists = self.imported.read().unwrap_or_else(PoisonError::into_inner);
-        let list = lists.0.get(name).ok_or_else(|| no_list(name))?;
+        let list = lists.lists.get(name).ok_or_else(|| no_list(name))?;
         let addresses = Arc::clone(&list.addresses);
         drop(lists);
         Ok(addresses.networks().map(|net| json!(net)).collect())
@@ -168,7 +178,7 @@ impl Gate {
         match lists.id_for(name) {
             Ok(id) => {
                 let networks = addresses.networks().count();
-                lists.0.insert(name.to_owned(), List { id, addresses: Arc::new(addresses), networks, about });
+                lists.lists.insert(name.to_owned(), List { id, addresses: Arc::new(addresses), networks, about });
             }
             Err(failure) => self.log.warn(format!("{name}: {}", failure.message)),
         }
@@ -179,8 +189,10 @@ impl Gate {
     pub(super) fn feed_lists(&self) {
         let Some(kernel) = &self.kernel else { return };
         let now = unix_now();
-        let lists = self.imported.read().unwrap_or_else(PoisonError::into_inner);
-        for (name, list) in lists.0.iter().filter(|(_, list)| list.holds_at(now)) {
+        let turn = self.turn();
+        let _turn = hold(&turn);
+        let lists = self.imported.read().unwrap_or_else(PoisonError::into_inner).lists.clone();
+        for (name, list) in lists.iter().filter(|(_, list)| list.holds_at(now)) {
             self.feed_reply_text(list.id, name);
             let expires = Expiry::after_or_never(list.about.until.map(from_now));
             let fed = kernel.replace_denied(list.id, list.addresses.networks().map(|net| (net, expires)));
@@ -191,19 +203,24 @@ impl Gate {
     /// Takes out lists whose time is over.
     pub(super) fn expire_lists(&self) {
         let now = unix_now();
-        let any = |imported: &Imported| imported.0.values().any(|list| !list.holds_at(now));
+        let any = |imported: &Imported| imported.lists.values().any(|list| !list.holds_at(now));
         if !any(&self.imported.read().unwrap_or_else(PoisonError::into_inner)) {
             return;
         }
-        let mut lists = self.imported.write().unwrap_or_else(PoisonError::into_inner);
-        lists.0.retain(|name, list| {
-            let holds = list.holds_at(now);
-            if !holds {
-                self.let_go(name, list);
-                self.log.info(format!("{name}: expired, {} networks removed", list.networks));
-            }
-            holds
-        });
+        let turn = self.turn();
+        let _turn = hold(&turn);
+        let expired: Vec<(String, List)> = {
+            let mut lists = self.imported.write().unwrap_or_else(PoisonError::into_inner);
+            lists.lists.extract_if(.., |_, list| !list.holds_at(now)).collect()
+        };
+        for (name, list) in expired {
+            self.let_go(&name, &list);
+            self.log.info(format!("{name}: expired, {} networks removed", list.networks));
+        }
+    }
+
+    fn turn(&self) -> Arc<Mutex<()>> {
+        Arc::clone(&self.imported.read().unwrap_or_else(PoisonError::into_inner).turn)
     }
 
     fn keep_list(&self, name: &str, list: &List) {
@@ -223,6 +240,10 @@ impl Gate {
             self.fed_or_said(&format!("the imported list {name}"), kernel.replace_denied(list.id, []));
         }
     }
+}
+
+fn hold(turn: &Mutex<()>) -> MutexGuard<'_, ()> {
+    turn.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn unpack(kept: &[u8]) -> Option<(About, Addresses)> {

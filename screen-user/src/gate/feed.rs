@@ -3,7 +3,10 @@
 //! The kernel keeps what each list says apart, so that taking one list's entry away never takes another's. Two lists are fed from
 //! here: the access list, and the run-time entries by their origin. Its table of passes follows the records.
 
-use std::sync::{MutexGuard, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{MutexGuard, PoisonError},
+};
 
 use ipnet::IpNet;
 
@@ -156,6 +159,18 @@ impl Gate {
     pub(super) fn unfeed_record(&self, client: Client) {
         if let Some(kernel) = &self.kernel {
             self.fed_or_said(&client.net().to_string(), kernel.unpass(client.address).map(drop));
+        }
+    }
+
+    /// Says once of each table that it was full; `status` has the numbers.
+    pub(super) fn tell_of_full_tables(&self, told: &mut BTreeSet<&'static str>) {
+        let Some(kernel) = &self.kernel else { return };
+        for (table, entries) in kernel.no_room() {
+            if told.insert(table) {
+                self.notice(format!(
+                    "the kernel's table {table} is full and had no room for {entries} entries: the screener decides what is not in it"
+                ));
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! What goes on beside the sessions: expiry, kernel events, late DNSBL answers.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc::Receiver;
 
@@ -29,6 +29,7 @@ impl Gate {
     pub(super) async fn keep_house(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(TICK);
         let mut count = 0_u32;
+        let mut full_tables = BTreeSet::new();
         while *self.phase.borrow() == Phase::Running {
             ticks.tick().await;
             self.expire_entries();
@@ -46,6 +47,7 @@ impl Gate {
                     self.log.warn(format!("the key of the kernel's cookies was not changed: {}", chain(&error)));
                 }
             }
+            self.tell_of_full_tables(&mut full_tables);
             count = count.wrapping_add(1);
             if count.is_multiple_of(RECORD_SWEEP_TICKS) {
                 let dropped = self.screen().sweep(unix_now());

@@ -332,7 +332,7 @@ fn kernel_status(kernel: &Kernel, described: Result<Description, Failure>) -> Va
         .iter()
         .map(|table| {
             let capacity = (table.capacity != usize::MAX).then_some(table.capacity);
-            json!({ "table": table.name, "entries": table.entries, "of": capacity })
+            json!({ "table": table.name, "entries": table.entries, "of": capacity, "no_room": table.no_room })
         })
         .collect();
     let totals: serde_json::Map<String, Value> = kernel

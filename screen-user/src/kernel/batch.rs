@@ -10,7 +10,7 @@ use aya::{
 use super::syscall;
 
 /// Entries in one system call: enough that its cost is shared by many, few enough that nothing waits long for it.
-const ENTRIES: usize = 4_096;
+pub(super) const ENTRIES: usize = 4_096;
 
 /// Writes `entries`; what a batch leaves over goes in by `insert`, one by one, which also tells why it would not.
 pub(super) fn insert<M: IterableMap<K, V>, K: Pod, V: Pod>(

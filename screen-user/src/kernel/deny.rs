@@ -36,42 +36,41 @@ enum Place {
     Net,
 }
 
-/// What to write to the maps.
+/// Where the maps must be brought to what the table says. No values: by the time that one is written, the table may say something else.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     /// Classes that are new.
     pub(super) classes: Vec<(u8, ListId)>,
-    /// Single addresses; `None`: remove.
-    pub(super) hosts: BTreeMap<IpKey, Option<Entry>>,
-    /// Prefixes; `None`: remove.
-    pub(super) nets: BTreeMap<Prefix, Option<Entry>>,
-    /// Rows of class bytes that differ.
+    /// Single addresses.
+    pub(super) hosts: Vec<IpKey>,
+    /// Prefixes.
+    pub(super) nets: Vec<Prefix>,
+    /// Rows of class bytes.
     pub(super) rows: BTreeSet<u16>,
-    /// IPv4 prefixes of a /24 or shorter whose class bytes are to be painted anew; none is left when a change is complete.
-    stale: Vec<Prefix>,
 }
+
+/// A change of more than so many entries, and of more than one in so many, is worked out by one walk over the whole table, a smaller one
+/// entry by entry.
+const WALK: usize = 16;
 
 /// The table.
 #[derive(Debug, Default)]
 pub(super) struct DenyTable {
     set: PrefixSet,
     written: Written,
-    hosts: BTreeMap<IpKey, Entry>,
     /// Rows with any byte that is not zero.
-    rows: BTreeMap<u16, Box<[u8; ROW]>>,
+    rows: Rows,
     /// The list of each class; the class is the index plus one.
     classes: Vec<ListId>,
+    /// Entries that the hash and the longest-prefix map had no room for.
+    no_room: (u64, u64),
 }
+
+type Rows = BTreeMap<u16, Box<[u8; ROW]>>;
 
 impl DenyTable {
     /// Denies `prefix` by `entry.list` until `entry.expires`, in place of what that list said of it.
     pub(super) fn insert(&mut self, prefix: Prefix, entry: Entry, changes: &mut Changes) -> Result<(), KernelError> {
-        let inserted = self.put(prefix, entry, changes);
-        self.paint_stale(changes);
-        inserted
-    }
-
-    fn put(&mut self, prefix: Prefix, entry: Entry, changes: &mut Changes) -> Result<(), KernelError> {
         if self.set.of_list(prefix, entry.list) == Some(entry) {
             return Ok(());
         }
@@ -79,25 +78,23 @@ impl DenyTable {
             let place = self.place(prefix, entry);
             self.room(usize::from(place == Place::Host), usize::from(place == Place::Net))?;
         }
+        self.put(prefix, entry, changes);
+        self.settle(&[prefix], changes);
+        Ok(())
+    }
+
+    fn put(&mut self, prefix: Prefix, entry: Entry, changes: &mut Changes) {
         if self.place(prefix, entry) == Place::Class {
             self.open_class(entry.list, changes);
         }
         self.set.set(prefix, entry);
-        self.refresh(prefix, changes);
-        Ok(())
     }
 
     /// Takes back what `list` says of `prefix`; returns whether it said anything.
     pub(super) fn remove(&mut self, prefix: Prefix, list: ListId, changes: &mut Changes) -> bool {
-        let removed = self.take_out(prefix, list, changes);
-        self.paint_stale(changes);
-        removed
-    }
-
-    fn take_out(&mut self, prefix: Prefix, list: ListId, changes: &mut Changes) -> bool {
         let removed = self.set.unset(prefix, list);
         if removed {
-            self.refresh(prefix, changes);
+            self.settle(&[prefix], changes);
         }
         removed
     }
@@ -132,24 +129,40 @@ impl DenyTable {
                 .filter_map(|prefix| self.set.own(*prefix).map(|entry| self.place(*prefix, entry))),
         );
         self.room(new.0.saturating_sub(left.0), new.1.saturating_sub(left.1))?;
-        for prefix in gone {
-            self.take_out(prefix, list, changes);
+        let mut changed = gone;
+        for prefix in &changed {
+            self.set.unset(*prefix, list);
         }
-        let put = entries
-            .iter()
-            .try_for_each(|(prefix, expires)| self.put(*prefix, Entry { list, expires: *expires }, changes));
-        self.paint_stale(changes);
-        put
+        for (prefix, expires) in entries {
+            let entry = Entry { list, expires: *expires };
+            if self.set.of_list(*prefix, list) != Some(entry) {
+                self.put(*prefix, entry, changes);
+                changed.push(*prefix);
+            }
+        }
+        self.settle(&changed, changes);
+        Ok(())
     }
 
     /// Removes what has expired by `now`; returns how many entries.
     pub(super) fn sweep(&mut self, now: Expiry, changes: &mut Changes) -> usize {
         let expired = self.set.expired(now);
         for (prefix, list) in &expired {
-            self.take_out(*prefix, *list, changes);
+            self.set.unset(*prefix, *list);
         }
-        self.paint_stale(changes);
+        let changed: Vec<Prefix> = expired.iter().map(|(prefix, _)| *prefix).collect();
+        self.settle(&changed, changes);
         expired.len()
+    }
+
+    /// What must stand in the hash of single addresses under this key.
+    pub(super) fn host(&self, key: IpKey) -> Option<Entry> {
+        self.set.own(Prefix::new(key, 128))
+    }
+
+    /// What must stand in the longest-prefix map of exactly this prefix.
+    pub(super) fn net(&self, prefix: Prefix) -> Option<Entry> {
+        self.written.get(prefix)
     }
 
     /// A row of class bytes as it must stand in the map.
@@ -169,7 +182,12 @@ impl DenyTable {
 
     /// Entries of the hash and of the longest-prefix map.
     pub(super) fn fill(&self) -> (usize, usize) {
-        (self.hosts.len(), self.written.len())
+        (self.set.hosts(), self.written.len())
+    }
+
+    /// Entries that the hash and the longest-prefix map had no room for, ever.
+    pub(super) fn no_room(&self) -> (u64, u64) {
+        self.no_room
     }
 
     /// Where an entry of its own goes.
@@ -182,13 +200,15 @@ impl DenyTable {
         if sayable && (free || self.class(entry.list).is_some()) { Place::Class } else { Place::Net }
     }
 
-    /// Whether so many more fit.
-    fn room(&self, hosts: usize, nets: usize) -> Result<(), KernelError> {
-        if self.hosts.len() + hosts > DENY_HOST_ENTRIES {
+    /// Whether so many more fit; counts them if they don't.
+    fn room(&mut self, hosts: usize, nets: usize) -> Result<(), KernelError> {
+        if hosts > 0 && self.set.hosts() + hosts > DENY_HOST_ENTRIES {
+            self.no_room.0 += hosts as u64;
             return Err(KernelError::Full { table: map::DENY_HOST, capacity: DENY_HOST_ENTRIES });
         }
         // One is taken by the wall between the families.
         if nets > 0 && self.written.len() + nets > DENY_NET_ENTRIES - 1 {
+            self.no_room.1 += nets as u64;
             return Err(KernelError::Full { table: map::DENY_NET, capacity: DENY_NET_ENTRIES });
         }
         Ok(())
@@ -214,29 +234,61 @@ impl DenyTable {
         if self.place(prefix, entry) == Place::Class { self.class(entry.list) } else { None }
     }
 
-    /// Brings everything that depends on `prefix` up to date, but for the class bytes, which many changes may share.
-    fn refresh(&mut self, prefix: Prefix, changes: &mut Changes) {
-        if prefix.is_host() {
-            self.refresh_host(prefix, changes);
-        } else {
-            self.refresh_nets(prefix, changes);
+    /// Brings everything that depends on `changed` up to date.
+    fn settle(&mut self, changed: &[Prefix], changes: &mut Changes) {
+        changes.hosts.extend(changed.iter().filter(|prefix| prefix.is_host()).map(|prefix| prefix.key()));
+        if changed.len() > WALK.max(self.set.len() / WALK) {
+            self.walk(changes);
+            return;
         }
-        if prefix.is_ipv4() {
-            changes.stale.push(Prefix::new(prefix.key(), prefix.bits().min(SLASH24)));
+        for prefix in changed.iter().filter(|prefix| !prefix.is_host()) {
+            self.refresh_nets(*prefix, changes);
+        }
+        // Many changes may share a /24, which is painted once.
+        let ipv4 = changed.iter().filter(|prefix| prefix.is_ipv4());
+        let stale: BTreeSet<Prefix> =
+            ipv4.map(|prefix| Prefix::new(prefix.key(), prefix.bits().min(SLASH24))).collect();
+        for prefix in stale {
+            self.paint(prefix, changes);
         }
     }
 
-    fn refresh_host(&mut self, prefix: Prefix, changes: &mut Changes) {
-        let key = prefix.key();
-        let wanted = self.set.own(prefix);
-        if wanted == self.hosts.get(&key).copied() {
-            return;
+    /// Works out the longest-prefix map and the class bytes anew. Prefixes come sorted, so those that hold the one at hand are those
+    /// before it that have not ended yet.
+    fn walk(&mut self, changes: &mut Changes) {
+        let mut around: Vec<(Prefix, Entry)> = Vec::new();
+        let mut nets = Vec::new();
+        let mut rows = Rows::new();
+        for (prefix, own) in self.set.iter() {
+            while around.last().is_some_and(|(outer, _)| !outer.spans(prefix)) {
+                around.pop();
+            }
+            let class = self.class_of(prefix, own);
+            if !prefix.is_host() {
+                // Of all that hold it the innermost one knows the strongest, unless it is of the other family.
+                let outer = around.last().filter(|(outer, _)| outer.holds(prefix));
+                let effective = outer.map_or(own, |(_, outer)| outer.stronger(own));
+                around.push((prefix, effective));
+                if class.is_none() {
+                    nets.push((prefix, effective));
+                }
+            }
+            let (Some(mut first), Some(last)) = (prefix.first_slash24(), prefix.last_slash24()) else { continue };
+            while first <= last {
+                let here = rows.entry((first >> 8) as u16).or_insert_with(|| Box::new([0; ROW]));
+                let end = last.min(first | 0xff);
+                let bytes = here.get_mut((first & 0xff) as usize..=(end & 0xff) as usize).unwrap_or_default();
+                match class {
+                    Some(class) => bytes.fill(class),
+                    None => bytes.iter_mut().filter(|byte| **byte == 0).for_each(|byte| *byte = FURTHER),
+                }
+                first = end + 1;
+            }
         }
-        match wanted {
-            Some(entry) => self.hosts.insert(key, entry),
-            None => self.hosts.remove(&key),
-        };
-        changes.hosts.insert(key, wanted);
+        changes.nets.extend(self.written.replace(nets));
+        let former = std::mem::replace(&mut self.rows, rows);
+        let rows = former.keys().chain(self.rows.keys()).copied();
+        changes.rows.extend(rows.filter(|row| former.get(row) != self.rows.get(row)));
     }
 
     fn refresh_nets(&mut self, prefix: Prefix, changes: &mut Changes) {
@@ -245,17 +297,7 @@ impl DenyTable {
             !inner.is_host() && self.set.own(inner).is_some_and(|entry| self.class_of(inner, entry).is_none())
         });
         self.written = written;
-        changes.nets.extend(differences);
-    }
-
-    /// Paints all class bytes that are stale, each prefix once however many of its entries have changed.
-    fn paint_stale(&mut self, changes: &mut Changes) {
-        let mut stale = std::mem::take(&mut changes.stale);
-        stale.sort_unstable();
-        stale.dedup();
-        for prefix in stale {
-            self.paint(prefix, changes);
-        }
+        changes.nets.extend(differences.into_iter().map(|(prefix, _)| prefix));
     }
 
     /// Paints the class bytes of an IPv4 prefix of a /24 or shorter anew.

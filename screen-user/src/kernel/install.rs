@@ -195,6 +195,16 @@ impl Installation {
         Maps::of(&lock(&self.programs), &TABLES)
     }
 
+    /// Every map of the programs, those that nobody else has any business with too.
+    ///
+    /// # Errors
+    ///
+    /// No descriptor is left.
+    pub fn every_map(&self) -> Result<Maps, KernelError> {
+        let others = [map::UNPROVEN, map::BUCKETS, map::COOKIE_KEYS];
+        Maps::of(&lock(&self.programs), &map::PINNED.into_iter().chain(others).collect::<Vec<_>>())
+    }
+
     /// Strangers of `family` are given to this listening socket from now on, until it is closed. A dual-stack socket may be
     /// registered for both.
     ///

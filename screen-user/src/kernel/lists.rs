@@ -1,6 +1,9 @@
 //! The lists in the kernel: what is denied, allowed, and passed, each a model here and its maps there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, MutexGuard},
+};
 
 use aya::maps::{Array, HashMap, LpmTrie, MapData, MapError, lpm_trie::Key};
 use screen_common::{
@@ -12,7 +15,7 @@ use super::{
     KernelError, batch,
     clock::Expiry,
     deny::{Changes, DenyTable},
-    former,
+    former, lock,
     prefix::{ALL_IPV4, Prefix},
     prefixes::{Entry, ListId, PrefixSet, Written},
 };
@@ -34,44 +37,104 @@ impl DenyList {
         self.nets.insert(&lpm_key(ALL_IPV4), WALL, 0).map_err(KernelError::map(map::DENY_NET))
     }
 
-    /// Changes the table, then writes the differences, also when the change went only half way.
-    pub(super) fn change<T>(
-        &mut self,
-        change: impl FnOnce(&mut DenyTable, &mut Changes) -> Result<T, KernelError>,
-    ) -> Result<T, KernelError> {
-        let mut changes = Changes::default();
-        let result = change(&mut self.table, &mut changes);
-        self.write(&changes)?;
-        result
-    }
-
-    /// Writes what is new before the class bytes that lead to it, and removes what is old after them.
-    fn write(&mut self, changes: &Changes) -> Result<(), KernelError> {
-        for (class, list) in &changes.classes {
+    fn write_classes(&mut self, classes: &[(u8, ListId)]) -> Result<(), KernelError> {
+        for (class, list) in classes {
             let entry = deny(&self.texts, Entry { list: *list, expires: Expiry::NEVER });
             self.classes.set(u32::from(*class), entry, 0).map_err(KernelError::map(map::CLASSES))?;
         }
-        let texts = &self.texts;
-        let new = changes.hosts.iter().filter_map(|(key, entry)| entry.map(|entry| (*key, deny(texts, entry))));
-        batch::insert(&mut self.hosts, new, |hosts, key, entry| hosts.insert(key, entry, 0))
-            .map_err(KernelError::map(map::DENY_HOST))?;
-        let new =
-            changes.nets.iter().filter_map(|(prefix, entry)| entry.map(|entry| (lpm_key(*prefix), deny(texts, entry))));
-        batch::insert(&mut self.nets, new, |nets, key, entry| nets.insert(key, entry, 0))
-            .map_err(KernelError::map(map::DENY_NET))?;
-        let rows = changes.rows.iter().map(|row| (u32::from(*row), self.table.row(*row)));
-        batch::insert(&mut self.rows, rows, |rows, row, bytes| rows.set(*row, bytes, 0))
-            .map_err(KernelError::map(map::DENY_CLASS))?;
-        let old = changes.hosts.iter().filter(|(_, entry)| entry.is_none()).map(|(key, _)| *key);
-        batch::remove(&mut self.hosts, old, |hosts, key| gone(hosts.remove(key)))
-            .map_err(KernelError::map(map::DENY_HOST))?;
-        let old = changes.nets.iter().filter(|(_, entry)| entry.is_none()).map(|(prefix, _)| *prefix);
-        let (walls, old): (Vec<Prefix>, Vec<Prefix>) = old.partition(|prefix| *prefix == ALL_IPV4);
-        if !walls.is_empty() {
-            self.raise_wall()?;
+        Ok(())
+    }
+
+    /// Writes what the table says now of one slice of what has changed.
+    fn write(&mut self, slice: &Slice<'_>) -> Result<(), KernelError> {
+        let (table, texts) = (&self.table, &self.texts);
+        match slice {
+            Slice::NewHosts(keys) => {
+                let new = keys.iter().filter_map(|key| Some((*key, deny(texts, table.host(*key)?))));
+                batch::insert(&mut self.hosts, new, |hosts, key, entry| hosts.insert(key, entry, 0))
+                    .map_err(KernelError::map(map::DENY_HOST))
+            }
+            Slice::NewNets(prefixes) => {
+                let new = prefixes.iter().filter_map(|net| Some((lpm_key(*net), deny(texts, table.net(*net)?))));
+                batch::insert(&mut self.nets, new, |nets, key, entry| nets.insert(key, entry, 0))
+                    .map_err(KernelError::map(map::DENY_NET))
+            }
+            Slice::Rows(rows) => {
+                let rows = rows.iter().map(|row| (u32::from(*row), table.row(*row)));
+                batch::insert(&mut self.rows, rows, |rows, row, bytes| rows.set(*row, bytes, 0))
+                    .map_err(KernelError::map(map::DENY_CLASS))
+            }
+            Slice::OldHosts(keys) => {
+                let old = keys.iter().filter(|key| table.host(**key).is_none()).copied();
+                batch::remove(&mut self.hosts, old, |hosts, key| gone(hosts.remove(key)))
+                    .map_err(KernelError::map(map::DENY_HOST))
+            }
+            Slice::OldNets(prefixes) => {
+                let old = prefixes.iter().filter(|net| table.net(**net).is_none()).copied();
+                let (walls, old): (Vec<Prefix>, Vec<Prefix>) = old.partition(|prefix| *prefix == ALL_IPV4);
+                if !walls.is_empty() {
+                    self.raise_wall()?;
+                }
+                batch::remove(&mut self.nets, old.into_iter().map(lpm_key), |nets, key| gone(nets.remove(key)))
+                    .map_err(KernelError::map(map::DENY_NET))
+            }
         }
-        batch::remove(&mut self.nets, old.into_iter().map(lpm_key), |nets, key| gone(nets.remove(key)))
-            .map_err(KernelError::map(map::DENY_NET))
+    }
+}
+
+/// A part of what has changed that is written in one go.
+enum Slice<'a> {
+    NewHosts(&'a [IpKey]),
+    NewNets(&'a [Prefix]),
+    Rows(&'a [u16]),
+    OldHosts(&'a [IpKey]),
+    OldNets(&'a [Prefix]),
+}
+
+/// The deny list, for many threads. The table changes at once; the maps follow in slices, and whoever waits gets in between two of them.
+pub(super) struct SharedDenyList {
+    list: Mutex<DenyList>,
+    /// Held while waiting for the list: without it, one who writes slice after slice would always be the first to take the list again.
+    door: Mutex<()>,
+}
+
+impl SharedDenyList {
+    pub(super) fn new(list: DenyList) -> Self {
+        Self { list: Mutex::new(list), door: Mutex::new(()) }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, DenyList> {
+        let _next = lock(&self.door);
+        lock(&self.list)
+    }
+
+    /// Changes the table, then brings the maps to what it says, also when the change went only half way.
+    ///
+    /// Every slice is written by what the table says at that time. So changes that overlap do no harm to each other: the last one to
+    /// write an entry writes what is right then, whoever changed it.
+    pub(super) fn change<T>(
+        &self,
+        change: impl FnOnce(&mut DenyTable, &mut Changes) -> Result<T, KernelError>,
+    ) -> Result<T, KernelError> {
+        let mut changes = Changes::default();
+        let result = {
+            let mut list = self.lock();
+            let result = change(&mut list.table, &mut changes);
+            list.write_classes(&changes.classes)?;
+            result
+        };
+        let rows: Vec<u16> = changes.rows.into_iter().collect();
+        let (hosts, nets) = (changes.hosts.chunks(batch::ENTRIES), changes.nets.chunks(batch::ENTRIES));
+        // What is new comes before the class bytes that lead to it, and what is old goes after them.
+        let slices = (hosts.clone().map(Slice::NewHosts))
+            .chain(nets.clone().map(Slice::NewNets))
+            .chain(rows.chunks(batch::ENTRIES).map(Slice::Rows))
+            .chain(hosts.map(Slice::OldHosts))
+            .chain(nets.map(Slice::OldNets));
+        for slice in slices {
+            self.lock().write(&slice)?;
+        }
+        result
     }
 }
 
@@ -80,11 +143,13 @@ pub(super) struct AllowList {
     set: PrefixSet,
     written: Written,
     map: LpmTrie<MapData, IpKey, Until>,
+    /// Entries that were refused for want of room.
+    no_room: u64,
 }
 
 impl AllowList {
     pub(super) fn new(map: LpmTrie<MapData, IpKey, Until>) -> Result<Self, KernelError> {
-        let mut list = Self { set: PrefixSet::default(), written: Written::default(), map };
+        let mut list = Self { set: PrefixSet::default(), written: Written::default(), map, no_room: 0 };
         list.write(ALL_IPV4, None)?;
         Ok(list)
     }
@@ -95,6 +160,7 @@ impl AllowList {
         }
         // One is taken by the wall between the families.
         if self.set.voices(prefix) == 0 && self.set.len() >= ALLOW_ENTRIES - 1 {
+            self.no_room += 1;
             return Err(KernelError::Full { table: map::ALLOW, capacity: ALLOW_ENTRIES });
         }
         self.set.set(prefix, entry);
@@ -115,6 +181,7 @@ impl AllowList {
         let left = gone.iter().filter(|prefix| self.set.voices(**prefix) == 1).count();
         let new = entries.keys().filter(|prefix| self.set.voices(**prefix) == 0).count();
         if self.set.len() + new > left + ALLOW_ENTRIES - 1 {
+            self.no_room += new as u64;
             return Err(KernelError::Full { table: map::ALLOW, capacity: ALLOW_ENTRIES });
         }
         for prefix in gone {
@@ -142,6 +209,10 @@ impl AllowList {
         self.set.len()
     }
 
+    pub(super) fn no_room(&self) -> u64 {
+        self.no_room
+    }
+
     fn refresh(&mut self, prefix: Prefix) -> Result<(), KernelError> {
         for (prefix, entry) in self.written.refresh(&self.set, prefix, |_| true) {
             self.write(prefix, entry)?;
@@ -165,6 +236,8 @@ pub(super) struct PassList {
     known: BTreeMap<IpKey, Expiry>,
     expiries: BTreeSet<(Expiry, IpKey)>,
     map: HashMap<MapData, IpKey, Until>,
+    /// Passes that made room for others before they expired.
+    displaced: u64,
 }
 
 impl PassList {
@@ -175,7 +248,7 @@ impl PassList {
             .map(|(client, until)| (client, Expiry::from_nanos(until.expires_ns)))
             .collect();
         let expiries = known.iter().map(|(client, until)| (*until, *client)).collect();
-        Self { known, expiries, map }
+        Self { known, expiries, map, displaced: 0 }
     }
 
     /// Notes a pass; where the table is full, the one that expires soonest makes room: its client is screened again.
@@ -185,6 +258,7 @@ impl PassList {
             && let Some((_, soonest)) = self.expiries.first().copied()
         {
             self.remove(soonest)?;
+            self.displaced += 1;
         }
         self.map.insert(client, Until { expires_ns: until.nanos() }, 0).map_err(KernelError::map(map::PASS))?;
         if let Some(before) = self.known.insert(client, until) {
@@ -216,6 +290,10 @@ impl PassList {
 
     pub(super) fn len(&self) -> usize {
         self.known.len()
+    }
+
+    pub(super) fn displaced(&self) -> u64 {
+        self.displaced
     }
 }
 

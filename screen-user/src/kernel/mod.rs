@@ -77,7 +77,7 @@ pub use self::{
 use self::{
     counts::Counts,
     deny::DenyTable,
-    lists::{AllowList, DenyList, PassList},
+    lists::{AllowList, DenyList, PassList, SharedDenyList},
     prefix::{Prefix, key_of},
     prefixes::Entry,
     proxies::Proxies,
@@ -108,7 +108,7 @@ pub enum Family {
 /// It needs no capability: descriptors of the maps are all that it has. Dropping it changes nothing in the kernel.
 pub struct Kernel {
     config: Mutex<Array<MapData, Settings>>,
-    deny: Mutex<DenyList>,
+    deny: SharedDenyList,
     allow: Mutex<AllowList>,
     proxies: Mutex<Proxies>,
     pass: Mutex<PassList>,
@@ -175,7 +175,7 @@ impl Kernel {
         config.set(0, without_steering(settings), 0).map_err(KernelError::map(map::CONFIG))?;
         Ok(Self {
             config: Mutex::new(config),
-            deny: Mutex::new(deny),
+            deny: SharedDenyList::new(deny),
             allow: Mutex::new(allow),
             proxies: Mutex::new(proxies),
             pass: Mutex::new(pass),
@@ -240,7 +240,7 @@ impl Kernel {
     /// [`KernelError::Full`], and nothing was changed; or a map could not be written.
     pub fn deny(&self, net: IpNet, entry: DenyEntry) -> Result<(), KernelError> {
         let entry = Entry { list: entry.list, expires: entry.expires };
-        lock(&self.deny).change(|table, changes| table.insert(net.into(), entry, changes))
+        self.deny.change(|table, changes| table.insert(net.into(), entry, changes))
     }
 
     /// Takes back what `list` said of exactly `net`; returns whether it said anything.
@@ -249,7 +249,7 @@ impl Kernel {
     ///
     /// A map could not be written.
     pub fn undeny(&self, net: IpNet, list: ListId) -> Result<bool, KernelError> {
-        lock(&self.deny).change(|table, changes| Ok(table.remove(net.into(), list, changes)))
+        self.deny.change(|table, changes| Ok(table.remove(net.into(), list, changes)))
     }
 
     /// Makes `nets` all that `list` denies. Only differences are written; where a prefix is named twice, the last one counts.
@@ -263,7 +263,7 @@ impl Kernel {
         nets: impl IntoIterator<Item = (IpNet, Expiry)>,
     ) -> Result<(), KernelError> {
         let wanted = by_prefix(nets);
-        lock(&self.deny).change(|table, changes| table.replace(list, &wanted, changes))
+        self.deny.change(|table, changes| table.replace(list, &wanted, changes))
     }
 
     /// Clients denied by `list` are told `text` behind the code 521: one line of printable ASCII, 82 characters at most, that begins with
@@ -274,7 +274,7 @@ impl Kernel {
     /// [`KernelError::Full`]; no such text can be sent; or the map could not be written.
     pub fn set_reply(&self, list: ListId, text: &str) -> Result<(), KernelError> {
         let number = lock(&self.replies).set(list, text)?;
-        lock(&self.deny).texts.insert(list, number);
+        self.deny.lock().texts.insert(list, number);
         Ok(())
     }
 
@@ -290,7 +290,7 @@ impl Kernel {
     /// What `list` denies.
     #[must_use]
     pub fn denied(&self, list: ListId) -> Vec<(IpNet, Expiry)> {
-        lock(&self.deny).table.list(list).map(|(prefix, entry)| (prefix.into(), entry.expires)).collect()
+        self.deny.lock().table.list(list).map(|(prefix, entry)| (prefix.into(), entry.expires)).collect()
     }
 
     /// Allows `net`: an allow entry beats any deny entry, and its clients go to the mail server unscreened.
@@ -414,7 +414,7 @@ impl Kernel {
     /// A map could not be read or written.
     pub fn sweep(&self) -> Result<usize, KernelError> {
         let now = Expiry::from_nanos(clock::now_ns());
-        let denied = lock(&self.deny).change(|table, changes| Ok(table.sweep(now, changes)))?;
+        let denied = self.deny.change(|table, changes| Ok(table.sweep(now, changes)))?;
         let allowed = lock(&self.allow).sweep(now)?;
         let passed = lock(&self.pass).sweep(now)?;
         let clients = lock(&self.counts).sweep()?;
@@ -434,7 +434,7 @@ impl Kernel {
     #[must_use]
     pub fn status(&self) -> Status {
         let (denied, hosts, nets) = {
-            let deny = lock(&self.deny);
+            let deny = self.deny.lock();
             let (hosts, nets) = deny.table.fill();
             (deny.table.len(), hosts, nets)
         };
@@ -443,7 +443,11 @@ impl Kernel {
             let proxies = lock(&self.proxies);
             (proxies.len(), proxies.note())
         };
-        let table = |name, entries, capacity| Table { name, entries, capacity };
+        let no_room = self.no_room();
+        let table = |name, entries, capacity| {
+            let no_room = no_room.iter().find(|(table, _)| *table == name).map_or(0, |(_, entries)| *entries);
+            Table { name, entries, capacity, no_room }
+        };
         Status {
             tables: vec![
                 // Prefixes that are classes take no room of their own: the array always holds every /24.
@@ -457,6 +461,21 @@ impl Kernel {
             ],
             notes: everybody.into_iter().collect(),
         }
+    }
+
+    /// Of each table that was full since the gate began: how many entries it had no room for.
+    #[must_use]
+    pub fn no_room(&self) -> Vec<(&'static str, u64)> {
+        let (hosts, nets) = self.deny.lock().table.no_room();
+        let uncounted = lock(&self.counts).total(Reason::ClientsFull).map_or(0, |total| total.packets);
+        let tables = [
+            (map::DENY_HOST, hosts),
+            (map::DENY_NET, nets),
+            (map::ALLOW, lock(&self.allow).no_room()),
+            (map::PASS, lock(&self.pass).displaced()),
+            (map::CLIENTS, uncounted),
+        ];
+        tables.into_iter().filter(|(_, entries)| *entries > 0).collect()
     }
 
     fn client_key(&self, address: IpAddr) -> IpKey {

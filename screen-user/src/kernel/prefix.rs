@@ -47,7 +47,12 @@ impl Prefix {
 
     /// Whether every address of `other` is in this one, of the same family.
     pub(super) fn holds(self, other: Self) -> bool {
-        self.bits <= other.bits && other.key.prefix(self.bits) == self.key && self.is_ipv4() == other.is_ipv4()
+        self.spans(other) && self.is_ipv4() == other.is_ipv4()
+    }
+
+    /// Whether its bits are the first ones of `other`, whatever the families.
+    pub(super) fn spans(self, other: Self) -> bool {
+        self.bits <= other.bits && other.key.prefix(self.bits) == self.key
     }
 
     /// The shortest length that a prefix around this one may have: families do not hold each other.

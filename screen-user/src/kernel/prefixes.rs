@@ -3,7 +3,7 @@
 //! A longest-prefix map answers with one entry only. If that entry expires before a shorter one that holds it, the map would
 //! forget the shorter one. So every entry is written with the latest expiry of all that hold it: then one answer is enough.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 
 use super::{clock::Expiry, prefix::Prefix};
 
@@ -31,7 +31,7 @@ pub(super) struct Entry {
 
 impl Entry {
     /// Which of two entries speaks for an address that both hold: the later expiry, then the lower list.
-    fn stronger(self, other: Self) -> Self {
+    pub(super) fn stronger(self, other: Self) -> Self {
         if (other.expires, std::cmp::Reverse(other.list)) > (self.expires, std::cmp::Reverse(self.list)) {
             other
         } else {
@@ -40,11 +40,27 @@ impl Entry {
     }
 }
 
+/// What the lists say of a prefix: at most one entry each, and in nearly all cases one in all.
+#[derive(Debug)]
+struct Voices {
+    first: Entry,
+    others: Vec<Entry>,
+}
+
+impl Voices {
+    fn iter(&self) -> impl Iterator<Item = Entry> + '_ {
+        std::iter::once(self.first).chain(self.others.iter().copied())
+    }
+
+    fn strongest(&self) -> Entry {
+        self.others.iter().copied().fold(self.first, Entry::stronger)
+    }
+}
+
 /// The set.
 #[derive(Debug, Default)]
 pub(super) struct PrefixSet {
-    /// At most one entry of each list for a prefix, never none.
-    entries: BTreeMap<Prefix, Vec<Entry>>,
+    entries: BTreeMap<Prefix, Voices>,
     expiries: BTreeSet<(Expiry, Prefix, ListId)>,
     /// How many prefixes there are of each length: most lengths have none and need not be tried.
     lengths: BTreeMap<u8, usize>,
@@ -54,11 +70,13 @@ impl PrefixSet {
     /// Sets what `list` says of `prefix`.
     pub(super) fn set(&mut self, prefix: Prefix, entry: Entry) {
         self.unset(prefix, entry.list);
-        let entries = self.entries.entry(prefix).or_default();
-        if entries.is_empty() {
-            *self.lengths.entry(prefix.bits()).or_default() += 1;
+        match self.entries.entry(prefix) {
+            btree_map::Entry::Vacant(place) => {
+                place.insert(Voices { first: entry, others: Vec::new() });
+                *self.lengths.entry(prefix.bits()).or_default() += 1;
+            }
+            btree_map::Entry::Occupied(place) => place.into_mut().others.push(entry),
         }
-        entries.push(entry);
         if entry.expires != Expiry::NEVER {
             self.expiries.insert((entry.expires, prefix, entry.list));
         }
@@ -66,11 +84,14 @@ impl PrefixSet {
 
     /// Takes back what `list` says of `prefix`; returns whether it said anything.
     pub(super) fn unset(&mut self, prefix: Prefix, list: ListId) -> bool {
-        let Some(entries) = self.entries.get_mut(&prefix) else { return false };
-        let Some(index) = entries.iter().position(|entry| entry.list == list) else { return false };
-        let entry = entries.swap_remove(index);
+        let Some(voices) = self.entries.get_mut(&prefix) else { return false };
+        let Some(entry) = voices.iter().find(|entry| entry.list == list) else { return false };
         self.expiries.remove(&(entry.expires, prefix, list));
-        if entries.is_empty() {
+        if voices.first.list != list {
+            voices.others.retain(|other| other.list != list);
+        } else if let Some(next) = voices.others.pop() {
+            voices.first = next;
+        } else {
             self.entries.remove(&prefix);
             if let Some(count) = self.lengths.get_mut(&prefix.bits()) {
                 *count -= 1;
@@ -84,17 +105,22 @@ impl PrefixSet {
 
     /// The strongest that is said of exactly this prefix.
     pub(super) fn own(&self, prefix: Prefix) -> Option<Entry> {
-        self.entries.get(&prefix)?.iter().copied().reduce(Entry::stronger)
+        self.entries.get(&prefix).map(Voices::strongest)
     }
 
     /// What `list` says of exactly this prefix.
     pub(super) fn of_list(&self, prefix: Prefix, list: ListId) -> Option<Entry> {
-        self.entries.get(&prefix)?.iter().find(|entry| entry.list == list).copied()
+        self.entries.get(&prefix)?.iter().find(|entry| entry.list == list)
     }
 
     /// How many lists speak of exactly this prefix.
     pub(super) fn voices(&self, prefix: Prefix) -> usize {
-        self.entries.get(&prefix).map_or(0, Vec::len)
+        self.entries.get(&prefix).map_or(0, |voices| voices.iter().count())
+    }
+
+    /// Every prefix with the strongest that is said of exactly it; what holds others comes before them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Prefix, Entry)> + '_ {
+        self.entries.iter().map(|(prefix, voices)| (*prefix, voices.strongest()))
     }
 
     /// The prefixes of the set that hold `prefix`, itself included, the shortest first.
@@ -118,8 +144,8 @@ impl PrefixSet {
 
     /// All that `list` says.
     pub(super) fn list(&self, list: ListId) -> impl Iterator<Item = (Prefix, Entry)> + '_ {
-        self.entries.iter().filter_map(move |(prefix, entries)| {
-            entries.iter().find(|entry| entry.list == list).map(|entry| (*prefix, *entry))
+        self.entries.iter().filter_map(move |(prefix, voices)| {
+            voices.iter().find(|entry| entry.list == list).map(|entry| (*prefix, entry))
         })
     }
 
@@ -136,6 +162,11 @@ impl PrefixSet {
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
+
+    /// How many single addresses.
+    pub(super) fn hosts(&self) -> usize {
+        self.lengths.get(&128).copied().unwrap_or_default()
+    }
 }
 
 /// What stands in a longest-prefix map, kept so that only differences are written.
@@ -145,7 +176,7 @@ pub(super) struct Written {
 }
 
 impl Written {
-    /// After `changed` changed in `set`: what to write (`None`: remove). `belongs` tells which prefixes this map holds.
+    /// After `changed` changed in `set`: what to write (`None`: remove). `belongs` tells which prefixes of the set this map holds.
     pub(super) fn refresh(
         &mut self,
         set: &PrefixSet,
@@ -154,7 +185,8 @@ impl Written {
     ) -> Vec<(Prefix, Option<Entry>)> {
         let mut differences = Vec::new();
         let mut inspect = |prefix: Prefix| {
-            let wanted = if belongs(prefix) { set.effective(prefix) } else { None };
+            // What has left the set must leave the map, even if a shorter prefix says the same for now.
+            let wanted = if set.voices(prefix) > 0 && belongs(prefix) { set.effective(prefix) } else { None };
             if wanted == self.entries.get(&prefix).copied() {
                 return;
             }
@@ -171,6 +203,25 @@ impl Written {
             inspect(prefix);
         }
         differences
+    }
+
+    /// Makes `entries`, which are sorted, all that stands in the map; returns the prefixes of which it says something else then.
+    pub(super) fn replace(&mut self, entries: Vec<(Prefix, Entry)>) -> Vec<Prefix> {
+        let former = std::mem::replace(&mut self.entries, entries.into_iter().collect());
+        let mut differences: Vec<Prefix> =
+            former.keys().filter(|prefix| !self.entries.contains_key(*prefix)).copied().collect();
+        differences.extend(
+            self.entries
+                .iter()
+                .filter(|(prefix, entry)| former.get(*prefix) != Some(*entry))
+                .map(|(prefix, _)| *prefix),
+        );
+        differences
+    }
+
+    /// What stands in the map of exactly this prefix.
+    pub(super) fn get(&self, prefix: Prefix) -> Option<Entry> {
+        self.entries.get(&prefix).copied()
     }
 
     /// How many entries stand in the map.
@@ -208,6 +259,21 @@ mod tests {
             written.refresh(&set, prefix("192.0.2.0/24"), |_| true),
             [(prefix("192.0.2.0/28"), Some(entry(2, 5)))]
         );
+    }
+
+    #[test]
+    fn what_is_taken_out_is_not_kept_for_a_shorter_prefix() {
+        let mut set = PrefixSet::default();
+        let mut written = Written::default();
+        for text in ["192.0.2.0/24", "192.0.2.0/28"] {
+            set.set(prefix(text), entry(1, 10));
+            written.refresh(&set, prefix(text), |_| true);
+        }
+        for text in ["192.0.2.0/28", "192.0.2.0/24"] {
+            set.unset(prefix(text), ListId(1));
+            assert_eq!(written.refresh(&set, prefix(text), |_| true), [(prefix(text), None)]);
+        }
+        assert_eq!(written.len(), 0);
     }
 
     #[test]

@@ -122,4 +122,6 @@ pub struct Table {
     pub entries: usize,
     /// Entries that it holds at most.
     pub capacity: usize,
+    /// Entries that it had no room for since the gate began: they were not taken, or one that was there made room.
+    pub no_room: u64,
 }

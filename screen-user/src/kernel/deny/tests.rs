@@ -19,14 +19,14 @@ struct Maps {
 impl Maps {
     fn apply(&mut self, table: &DenyTable, changes: Changes) {
         self.classes.extend(changes.classes);
-        for (key, entry) in changes.hosts {
-            match entry {
+        for key in changes.hosts {
+            match table.host(key) {
                 Some(entry) => self.hosts.insert(key, entry),
                 None => self.hosts.remove(&key),
             };
         }
-        for (prefix, entry) in changes.nets {
-            match entry {
+        for prefix in changes.nets {
+            match table.net(prefix) {
                 Some(entry) => self.nets.insert(prefix, entry),
                 None => self.nets.remove(&prefix),
             };
@@ -92,7 +92,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (net(), 1u32..4, expiry()).prop_map(|(net, list, expires)| Step::Insert(net, list, expires)),
         3 => any::<usize>().prop_map(Step::Remove),
-        1 => (1u32..4, prop::collection::vec((net(), expiry()), 0..6)).prop_map(|(list, nets)| Step::Replace(list, nets)),
+        1 => (1u32..4, prop::collection::vec((net(), expiry()), 0..40)).prop_map(|(list, nets)| Step::Replace(list, nets)),
         1 => (0u64..20).prop_map(Step::Sweep),
     ]
 }
@@ -229,6 +229,7 @@ fn what_does_not_fit_changes_nothing_and_classes_always_fit() {
         (0..DENY_NET_ENTRIES as u32).map(|number| (net(number, 25), Expiry::NEVER)).collect();
     let mut changes = Changes::default();
     assert!(matches!(table.replace(ListId(16), &too_many, &mut changes), Err(KernelError::Full { .. })));
+    assert_eq!(table.no_room(), (0, DENY_NET_ENTRIES as u64));
     assert!(table.len() == 0 && changes.nets.is_empty() && changes.rows.is_empty());
     let classes: BTreeMap<Prefix, Expiry> =
         (0..DENY_NET_ENTRIES as u32).map(|number| (net(number, 24), Expiry::NEVER)).collect();
