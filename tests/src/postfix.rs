@@ -69,7 +69,7 @@ impl Postfix {
     }
 
     /// Starts Postfix on the client host, as a client of the edge: it takes mail on 127.0.0.1:10026, relays all of it, and tries again
-    /// every second. With `tls`, it delivers with TLS or not at all.
+    /// every three seconds. With `tls`, it delivers with TLS or not at all.
     #[must_use]
     #[track_caller]
     pub fn relaying(net: &Net, tls: bool) -> Self {
@@ -92,8 +92,9 @@ impl Postfix {
             "virtual_mailbox_domains=",
             "relayhost=[198.18.0.1]",
             "smtp_tls_loglevel=1",
-            "minimal_backoff_time=1s",
-            "maximal_backoff_time=1s",
+            // A message that is tried again while its last delivery is being put away is skipped, and lies there until a restart.
+            "minimal_backoff_time=3s",
+            "maximal_backoff_time=3s",
             "queue_run_delay=1s",
             "smtp_destination_concurrency_failed_cohort_limit=0",
         ];

@@ -63,6 +63,8 @@ fn screen_with(equipment: Equipment) -> Result<(), Failure> {
     // The keeper is its parent, and what operators know the gate by.
     let target = Target::shared(&loaded.config.log.target, parent_id(), log);
     let target = target.map_err(|error| Failure::of_system(&error))?;
+    // It was executed by another name, which `ps` would show. That it still does is no reason to give up.
+    let _ = nix::sys::prctl::set_name(c"mxscreen");
     // Before the first thread, and before the first byte from the network.
     let missing = sandbox::enter().map_err(Failure::unavailable)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::unavailable)?;

@@ -15,7 +15,7 @@ mod shift;
 
 use std::{
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -26,7 +26,7 @@ pub use self::{
 };
 use self::{
     post::Post,
-    shift::{End, Shift},
+    shift::{End, Served, Shift},
 };
 use crate::{
     config::{self, Facts, Host, Loaded},
@@ -118,15 +118,16 @@ async fn keep(source: Source, loaded: Loaded, facts: Facts, log: Log) -> Result<
     let mut short_lived = 0;
     let mut begun = false;
     loop {
-        let start = Instant::now();
-        let (end, installation) = Shift::start(&mut post)?.serve(&mut post, &mut signals, &mut begun).await;
+        let Served { end, installation, active_since } = Shift::start(&mut post)?.serve(&mut post, &mut signals).await;
+        begun |= active_since.is_some();
         let why = match end {
             End::Stopped => return Ok(()),
             End::Failed(failure) if !begun => return Err(failure),
             End::Failed(failure) => failure.message,
             End::Died(why) => why,
         };
-        short_lived = if start.elapsed() > SETTLED { 0 } else { short_lived + 1 };
+        let settled = active_since.is_some_and(|since| since.elapsed() > SETTLED);
+        short_lived = if settled { 0 } else { short_lived + 1 };
         let pause = pause_after(short_lived);
         log.warn(format!("{why}; the next one begins in {} s", pause.as_secs()));
         if let Some(installation) = &installation {

@@ -62,6 +62,15 @@ pub(super) enum End {
     Died(String),
 }
 
+/// What is left of a screener that has ended.
+pub(super) struct Served {
+    pub(super) end: End,
+    /// The kernel half that it worked with.
+    pub(super) installation: Option<Arc<Installation>>,
+    /// Since when it has taken clients, if it came to that.
+    pub(super) active_since: Option<Instant>,
+}
+
 /// A running screener.
 pub(super) struct Shift {
     child: Child,
@@ -71,8 +80,8 @@ pub(super) struct Shift {
     installation: Option<Arc<Installation>>,
     /// What goes on beside it.
     tasks: JoinSet<()>,
-    /// The programs decide by its tables.
-    active: bool,
+    /// Since when the programs decide by its tables.
+    active_since: Option<Instant>,
     /// Strangers meet it no more.
     released: bool,
     /// It has said why it can't go on.
@@ -114,30 +123,25 @@ impl Shift {
             orders,
             installation,
             tasks: JoinSet::new(),
-            active: false,
+            active_since: None,
             released: false,
             failed: None,
             deadline: None,
         })
     }
 
-    /// Answers the screener until it ends. `begun` becomes true when it has begun to take clients. What is left is the kernel half.
-    pub(super) async fn serve(
-        mut self,
-        post: &mut Post,
-        signals: &mut Signals,
-        begun: &mut bool,
-    ) -> (End, Option<Arc<Installation>>) {
+    /// Answers the screener until it ends.
+    pub(super) async fn serve(mut self, post: &mut Post, signals: &mut Signals) -> Served {
         let mut sockets = ticks(LOOK_AT_SOCKETS);
         let mut servers = ticks(LOOK_AT_SERVERS);
         let ended = loop {
             tokio::select! {
                 ended = self.child.wait() => break ended,
                 // When there are none to come any more, its end is near.
-                Some(request) = self.requests.recv() => self.answer(request, post, begun),
+                Some(request) = self.requests.recv() => self.answer(request, post),
                 order = signals.next() => self.pass_on(order),
-                _ = sockets.tick(), if self.active => self.look_at_sockets(post),
-                _ = servers.tick(), if self.active => self.look_at_servers(post),
+                _ = sockets.tick(), if self.active_since.is_some() => self.look_at_sockets(post),
+                _ = servers.tick(), if self.active_since.is_some() => self.look_at_servers(post),
                 () = until(self.deadline) => {
                     // It does not hear; nobody may be left waiting for it. That it has gone already is no error.
                     let _ = self.child.start_kill();
@@ -158,7 +162,7 @@ impl Shift {
             (None, Ok(status)) => End::Died(format!("the screener {}", how(status))),
             (None, Err(error)) => End::Died(format!("the screener is lost: {error}")),
         };
-        (end, self.installation)
+        Served { end, installation: self.installation, active_since: self.active_since }
     }
 
     fn pass_on(&mut self, order: Order) {
@@ -191,13 +195,13 @@ impl Shift {
         }
     }
 
-    fn answer(&mut self, request: ToKeeper, post: &mut Post, begun: &mut bool) {
+    fn answer(&mut self, request: ToKeeper, post: &mut Post) {
         let done = |done: Result<(), Failure>| match done {
             Ok(()) => ToScreener::Done,
             Err(failure) => ToScreener::Failed((&failure).into()),
         };
         let answer = match request {
-            ToKeeper::Activate => done(self.activate(post).inspect(|()| *begun = true)),
+            ToKeeper::Activate => done(self.activate(post)),
             ToKeeper::Release { detach } => {
                 self.release(detach);
                 ToScreener::Done
@@ -240,7 +244,7 @@ impl Shift {
             }
             self.tasks.spawn(interfaces::follow(Arc::clone(installation), post.log.clone()));
         }
-        self.active = true;
+        self.active_since = Some(Instant::now());
         // Without systemd there is nobody to notify.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         Ok(())

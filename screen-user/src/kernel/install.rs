@@ -382,6 +382,7 @@ impl Installation {
     ///
     /// The kernel takes frames of 14 bytes and more.
     pub fn try_frame_in_tc(&self, frame: &[u8]) -> Result<bool, KernelError> {
+        object::gate_tc(&mut lock(&self.programs))?;
         Ok(self.run_on::<SchedClassifier>(program::GATE_TC, frame)?.0 != TC_ACT_SHOT)
     }
 

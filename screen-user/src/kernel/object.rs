@@ -5,7 +5,8 @@ use std::{fs::File, os::fd::AsFd as _};
 use aya::{
     Btf, Ebpf, EbpfLoader,
     programs::{
-        CgroupAttachMode, CgroupSock, CgroupSockAddr, Iter, SchedClassifier, SkLookup, SockOps, Xdp, links::FdLink,
+        CgroupAttachMode, CgroupSock, CgroupSockAddr, Iter, ProgramError, SchedClassifier, SkLookup, SockOps, Xdp,
+        links::FdLink,
     },
 };
 use screen_common::abi::program;
@@ -34,10 +35,10 @@ pub(super) fn make_maps(debug: bool, kept: Option<&Pins>) -> Result<Ebpf, Kernel
     Ok(loader.load(OBJECT)?)
 }
 
-/// Loads the programs; nothing is attached yet.
+/// Loads the programs; nothing is attached yet. The gate's entry for TC is loaded when an interface needs it ([`gate_tc`]): the verifier takes
+/// seconds for it, in which a gate that starts again would be missed.
 pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), KernelError> {
     load_program::<Xdp>(ebpf, program::GATE, Xdp::load)?;
-    load_program::<SchedClassifier>(ebpf, program::GATE_TC, SchedClassifier::load)?;
     load_program::<SkLookup>(ebpf, program::STEER, SkLookup::load)?;
     load_program::<SockOps>(ebpf, program::COUNT, SockOps::load)?;
     for name in NAME_HOOKS {
@@ -47,6 +48,16 @@ pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), KernelError> {
         load_program::<CgroupSock>(ebpf, name, CgroupSock::load)?;
     }
     Ok(())
+}
+
+/// The gate's entry for TC, loaded at its first use.
+pub(super) fn gate_tc(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, KernelError> {
+    let name = program::GATE_TC;
+    let gate: &mut SchedClassifier = program_mut(ebpf, name)?;
+    match gate.load() {
+        Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(gate),
+        Err(error) => Err(KernelError::program(name)(error)),
+    }
 }
 
 /// Loads the program that walks over sockets, which not every kernel takes.
@@ -72,10 +83,10 @@ pub(super) fn walk(ebpf: &mut Ebpf) -> Result<(), KernelError> {
 fn load_program<'a, P>(
     ebpf: &'a mut Ebpf,
     name: &'static str,
-    load: impl FnOnce(&mut P) -> Result<(), aya::programs::ProgramError>,
+    load: impl FnOnce(&mut P) -> Result<(), ProgramError>,
 ) -> Result<(), KernelError>
 where
-    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError> + 'a,
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError> + 'a,
     P: 'a,
 {
     load(program_mut(ebpf, name)?).map_err(KernelError::program(name))
@@ -84,7 +95,7 @@ where
 /// The program `name`.
 pub(super) fn program_mut<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, KernelError>
 where
-    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
 {
     let program =
         ebpf.program_mut(name).ok_or_else(|| KernelError::Plan(format!("the object has no program {name}")))?;

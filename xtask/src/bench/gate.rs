@@ -15,6 +15,7 @@ use super::{
     contender::Setting,
     ground::{self, SERVER},
     postscreen::{self, Postfix},
+    usage,
 };
 use crate::{process::Guarded, workspace};
 
@@ -46,9 +47,9 @@ impl Gate {
         Ok(Self { process, _backend: backend })
     }
 
-    /// Its process; nsenter has become it.
+    /// The screener's process: the keeper, which nsenter has become, does nothing for clients.
     pub(super) fn pid(&self) -> Result<u32> {
-        Ok(self.process.0.id())
+        usage::children(self.process.0.id(), "mxscreen")?.first().copied().context("the gate has no screener")
     }
 }
 

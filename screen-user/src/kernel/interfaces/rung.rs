@@ -8,7 +8,7 @@ use std::{
 use aya::{
     Ebpf,
     programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        LinkOrder, ProgramError, TcAttachType, Xdp, XdpMode,
         links::FdLink,
         tc::{NlOptions, TcAttachOptions, TcError, qdisc_add_clsact, qdisc_detach_program},
         xdp::XdpError,
@@ -18,7 +18,12 @@ use nix::net::if_::if_indextoname;
 use screen_common::abi::program;
 
 use super::rtnetlink::{self, Link, XdpFlag};
-use crate::kernel::{KernelError, object::program_mut, pins::Pins, status::Mode};
+use crate::kernel::{
+    KernelError,
+    object::{gate_tc, program_mut},
+    pins::Pins,
+    status::Mode,
+};
 
 /// How the pins' names begin, by what they are; the interface's index and name follow.
 pub(in crate::kernel) const XDP_PREFIX: &str = "xdp-";
@@ -83,7 +88,7 @@ fn attach_xdp(ebpf: &mut Ebpf, pins: &Pins, link: &Link, mode: XdpMode, flag: Xd
 
 /// Before all others, as behind one that takes packets for itself the gate would not be asked.
 fn attach_tcx(ebpf: &mut Ebpf, pins: &Pins, link: &Link) -> Result<String, Refusal> {
-    let gate: &mut SchedClassifier = program_mut(ebpf, program::GATE_TC)?;
+    let gate = gate_tc(ebpf)?;
     let pin = pin_name(TCX_PREFIX, link);
     let program = gate.fd().map_err(KernelError::program(program::GATE_TC))?;
     if pins.succeed(&pin, program.as_fd())? {
@@ -105,7 +110,7 @@ fn attach_clsact(ebpf: &mut Ebpf, pins: &Pins, link: &Link) -> Result<String, Re
             return Err(refusal);
         }
     }
-    let gate: &mut SchedClassifier = program_mut(ebpf, program::GATE_TC)?;
+    let gate = gate_tc(ebpf)?;
     let pin = pin_name(CLSACT_PREFIX, link);
     let path = pins.link(&pin);
     // A former gate's: a filter can't be given another program.
