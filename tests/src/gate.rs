@@ -420,7 +420,9 @@ impl Gate {
 impl Drop for Gate {
     fn drop(&mut self) {
         // What a test has stopped hears no other signal.
-        self.signal_screener(Signal::SIGCONT);
+        if let Some(screener) = self.screener_if_any() {
+            signal(screener, Signal::SIGCONT);
+        }
         self.process.end();
         if thread::panicking() {
             for file in ["mxscreen.toml", "output", "log.before", "log"] {
