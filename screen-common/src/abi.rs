@@ -57,6 +57,8 @@ pub mod map {
     pub const REPLIES: &str = "replies";
     /// Interfaces, by index, that nothing can be sent back over.
     pub const MUTE: &str = "mute";
+    /// What the walk over the sockets is to put right.
+    pub const CORRECTIONS: &str = "corrections";
     /// Every map that is pinned for the operator and for a later process.
     pub const PINNED: [&str; 22] = [
         CONFIG,
@@ -126,6 +128,8 @@ pub const PASS_ENTRIES: usize = 262_144;
 pub const CLIENT_ENTRIES: usize = 262_144;
 /// The most entries of [`map::HALF_OPEN`]; the least recent go first.
 pub const HALF_OPEN_ENTRIES: usize = 65_536;
+/// The entries of [`map::CORRECTIONS`].
+pub const CORRECTION_ENTRIES: usize = 64;
 /// The most entries of [`map::UNPROVEN`]; the least recent go first.
 pub const UNPROVEN_ENTRIES: usize = 16_384;
 /// The most entries of [`map::REFUSED`]; the least recent go first.
@@ -481,6 +485,21 @@ pub struct Counted {
     pub client: IpKey,
 }
 
+impl Counted {
+    /// The mark of the relay's own connections, which are no client's. No packet comes from this address, and no prefix makes it another's.
+    pub const RELAY: Self = Self { client: IpKey { address: [0xff; 16] } };
+}
+
+/// What is to be added to the connections of a client, once. Entries count up to the first one that adds nothing.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Correction {
+    /// The client.
+    pub client: IpKey,
+    /// How many; less than zero: taken away.
+    pub change: i64,
+}
+
 /// Sizes are part of the ABI: a change here wants another [`crate::ABI`].
 const _: () = {
     assert!(size_of::<IpKey>() == 16);
@@ -503,6 +522,7 @@ const _: () = {
     assert!(SERVER_SIBLINGS < 31);
     assert!(size_of::<Bound>() == 4);
     assert!(size_of::<Counted>() == 16);
+    assert!(size_of::<Correction>() == 24);
 };
 
 #[cfg(test)]
@@ -511,7 +531,7 @@ mod tests {
 
     #[test]
     fn names_fit_the_kernel() {
-        for name in map::PINNED.into_iter().chain([map::UNPROVEN, map::BUCKETS]) {
+        for name in map::PINNED.into_iter().chain([map::UNPROVEN, map::BUCKETS, map::CORRECTIONS]) {
             assert!(name.len() <= 15, "{name}");
         }
     }

@@ -3,8 +3,8 @@
 
 use crate::{
     abi::{
-        Client, Deny, HalfOpen, Hung, Proxy, Refused, RelayClient, RelayKey, ServerKey, Settings, SynKey, Total,
-        TotalKey, Until,
+        Client, Correction, Deny, HalfOpen, Hung, Proxy, Refused, RelayClient, RelayKey, ServerKey, Settings, SynKey,
+        Total, TotalKey, Until,
     },
     address::IpKey,
     cookie::Keys,
@@ -25,6 +25,7 @@ plain!(
     Keys,
     Text,
     Client,
+    Correction,
     Deny,
     HalfOpen,
     Hung,

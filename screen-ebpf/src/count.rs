@@ -55,6 +55,8 @@ fn established(ctx: &SockOpsContext) {
         return;
     }
     if relay_clients.get_ptr(RelayKey { address: ends.remote, port: u32::from(ends.remote_port) }).is_some() {
+        // A walk of the next gate must not take it for a client's, when this gate's entry is gone and the connection is not.
+        mark(ctx, Counted::RELAY);
         return;
     }
     if lists::is_proxy(settings, &ends.remote) {
@@ -71,7 +73,8 @@ fn established(ctx: &SockOpsContext) {
         report::count(Reason::ClientsFull);
         return;
     };
-    if !mark(ctx, client) {
+    // In this order: a marked socket passes for a counted one.
+    if !hear_of_end(ctx) || !mark(ctx, Counted { client }) {
         report::count(Reason::ClientsFull);
         return;
     }
@@ -117,11 +120,10 @@ pub(crate) fn entry(client: &IpKey) -> Option<*mut Client> {
     maps::clients.get_ptr_mut(client)
 }
 
-/// Marks the socket as counted and asks to hear of its end.
+/// Marks the socket.
 #[inline(always)]
-fn mark(ctx: &SockOpsContext, client: IpKey) -> bool {
+fn mark(ctx: &SockOpsContext, mut value: Counted) -> bool {
     let Some(socket) = socket(ctx) else { return false };
-    let mut value = Counted { client };
     // SAFETY: the storage map, a socket that is not null, and a value of the map's type.
     let stored = unsafe {
         bpf_sk_storage_get(
@@ -131,9 +133,11 @@ fn mark(ctx: &SockOpsContext, client: IpKey) -> bool {
             u64::from(BPF_SK_STORAGE_GET_F_CREATE),
         )
     };
-    if stored.is_null() {
-        return false;
-    }
+    !stored.is_null()
+}
+
+#[inline(always)]
+fn hear_of_end(ctx: &SockOpsContext) -> bool {
     let flags = ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG;
     ctx.set_cb_flags(flags as i32).is_ok()
 }

@@ -8,10 +8,10 @@ use aya_ebpf::{
 };
 use screen_common::{
     abi::{
-        ALLOW_ENTRIES, Bound, Bucket, CLASS_ROWS, CLIENT_ENTRIES, Client, Counted, DENY_HOST_ENTRIES, DENY_NET_ENTRIES,
-        Deny, EVENT_RING_BYTES, Event, HALF_OPEN_ENTRIES, HalfOpen, Hung, MUTE_ENTRIES, PASS_ENTRIES, PROXY_ENTRIES,
-        Proxy, REFUSED_ENTRIES, RELAY_ENTRIES, Refused, RelayClient, RelayKey, SERVER_ENTRIES, ServerKey, Settings,
-        SynKey, Total, TotalKey, UNPROVEN_ENTRIES, Until,
+        ALLOW_ENTRIES, Bound, Bucket, CLASS_ROWS, CLIENT_ENTRIES, CORRECTION_ENTRIES, Client, Correction, Counted,
+        DENY_HOST_ENTRIES, DENY_NET_ENTRIES, Deny, EVENT_RING_BYTES, Event, HALF_OPEN_ENTRIES, HalfOpen, Hung,
+        MUTE_ENTRIES, PASS_ENTRIES, PROXY_ENTRIES, Proxy, REFUSED_ENTRIES, RELAY_ENTRIES, Refused, RelayClient,
+        RelayKey, SERVER_ENTRIES, ServerKey, Settings, SynKey, Total, TotalKey, UNPROVEN_ENTRIES, Until,
     },
     address::IpKey,
     cookie::{Keys, TEXTS},
@@ -104,6 +104,9 @@ pub(crate) static of_server: Inherited<u32> = Inherited::new();
 
 #[btf_map]
 pub(crate) static counted: SkStorage<Counted> = SkStorage::new();
+
+#[btf_map]
+pub(crate) static corrections: Array<Correction, CORRECTION_ENTRIES> = Array::new();
 
 /// The settings; none before the user half has written them, and then nothing is decided.
 #[inline(always)]

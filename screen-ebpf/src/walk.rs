@@ -1,11 +1,14 @@
-//! A walk over all TCP sockets of a network namespace: listeners that were there before the gate, and connections that it has not seen made.
+//! A walk over all TCP sockets of a network namespace: listeners that were there before the gate, connections that it has not seen made, and
+//! all that are counted, so that the counts can be held against them.
 
 use aya_ebpf::{
-    bindings::{BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_STATE_CB_FLAG},
-    helpers::{bpf_ktime_get_ns, bpf_map_update_elem, bpf_setsockopt, bpf_sk_storage_delete, bpf_sk_storage_get},
+    bindings::{BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_STATE_CB_FLAG, seq_file},
+    helpers::{
+        bpf_ktime_get_ns, bpf_map_update_elem, bpf_seq_write, bpf_setsockopt, bpf_sk_storage_delete, bpf_sk_storage_get,
+    },
 };
 use screen_common::{
-    abi::{Counted, FIND_NONE, RelayKey, SERVER_SIBLINGS, ServerKey, Settings},
+    abi::{CORRECTION_ENTRIES, Counted, FIND_NONE, RelayKey, SERVER_SIBLINGS, ServerKey, Settings},
     address::IpKey,
 };
 
@@ -13,15 +16,21 @@ use crate::{
     atomic,
     context::{ipv4, ipv6},
     count, listen, lists,
-    maps::{self, counted, of_server, relay_clients, servers},
+    maps::{self, corrections, counted, of_server, relay_clients, servers},
 };
 
 /// The context of `iter/tcp`.
 #[repr(C)]
 pub struct Visit {
-    meta: u64,
+    meta: *const Meta,
     socket: *const SocketCommon,
     uid: u32,
+}
+
+/// The beginning of the kernel's `struct bpf_iter_meta`.
+#[repr(C)]
+struct Meta {
+    output: *mut seq_file,
 }
 
 /// The beginning of the kernel's `struct sock_common`, which has been so since long before the oldest kernel that is supported. Where it is not,
@@ -49,6 +58,7 @@ struct SocketCommon {
 const AF_INET: u16 = 2;
 const TCP_ESTABLISHED: u8 = 1;
 const TCP_FIN_WAIT1: u8 = 4;
+const TCP_FIN_WAIT2: u8 = 5;
 const TCP_CLOSE_WAIT: u8 = 8;
 const TCP_LAST_ACK: u8 = 9;
 const TCP_LISTEN: u8 = 10;
@@ -64,10 +74,10 @@ pub(crate) fn visit(ctx: *const Visit) {
     unsafe {
         let socket = (*ctx).socket;
         if socket.is_null() {
-            return;
+            return correct();
         }
-        let port = (*socket).local_port;
-        match (*socket).state {
+        let (port, state) = ((*socket).local_port, (*socket).state);
+        match state {
             TCP_LISTEN if settings.find_servers != FIND_NONE && listen::is_servers(settings, port) => {
                 if settings.trusts((*ctx).uid) {
                     register(socket, port);
@@ -79,6 +89,40 @@ pub(crate) fn visit(ctx: *const Visit) {
                 adopt(settings, socket);
             }
             _ => {}
+        }
+        // Whatever its port: it may have been protected when the connection was counted.
+        if matches!(state, TCP_ESTABLISHED..=TCP_FIN_WAIT2 | TCP_CLOSE_WAIT | TCP_LAST_ACK | TCP_CLOSING) {
+            show(ctx, socket);
+        }
+    }
+}
+
+/// Hands whoever reads the walk the client of a counted connection.
+///
+/// # Safety
+///
+/// `socket` is the one that the walk, whose context `ctx` is, is at.
+#[inline(always)]
+unsafe fn show(ctx: *const Visit, socket: *const SocketCommon) {
+    let storage = (&raw const counted).cast_mut().cast();
+    // SAFETY: as above.
+    let mark =
+        unsafe { bpf_sk_storage_get(storage, socket.cast_mut().cast(), core::ptr::null_mut(), 0) }.cast::<Counted>();
+    if !mark.is_null() {
+        // SAFETY: the mark is not null. Where the output is full, the kernel comes to this socket again.
+        unsafe { bpf_seq_write((*(*ctx).meta).output, mark.cast(), size_of::<Counted>() as u32) };
+    }
+}
+
+/// Adds what user space has found missing, or too much. Here, as only an addition by the kernel loses no connection that comes or goes
+/// meanwhile.
+#[inline(always)]
+fn correct() {
+    for index in 0..CORRECTION_ENTRIES as u32 {
+        let Some(correction) = corrections.get(index).filter(|correction| correction.change != 0) else { return };
+        if let Some(entry) = count::entry(&correction.client) {
+            // SAFETY: looked up just now.
+            unsafe { atomic::add(&raw mut (*entry).active, correction.change as u64) };
         }
     }
 }

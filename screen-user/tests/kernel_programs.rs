@@ -28,6 +28,8 @@ mod killed;
 mod ladder;
 #[path = "kernel_programs/place.rs"]
 mod place;
+#[path = "kernel_programs/recounting.rs"]
+mod recounting;
 #[path = "kernel_programs/refusing.rs"]
 mod refusing;
 #[path = "kernel_programs/relays.rs"]

@@ -1,8 +1,8 @@
 //! A scripted mail server, where a real one would not say or do what the test needs.
 
 use std::{
-    io,
-    net::{SocketAddr, TcpListener, TcpStream},
+    io::{self, Write as _},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -60,6 +60,21 @@ impl Backend {
             }
         });
         Self { accepted, stop, thread: Some(thread) }
+    }
+
+    /// Listens on port 25 of all addresses; greets with `220 patient`, and then only waits for the client's end.
+    ///
+    /// # Panics
+    ///
+    /// When the port is taken.
+    #[must_use]
+    pub fn patient(namespace: &Namespace) -> Self {
+        let anywhere: [SocketAddr; 2] = [(Ipv4Addr::UNSPECIFIED, 25).into(), (Ipv6Addr::UNSPECIFIED, 25).into()];
+        Self::start(namespace, &anywhere, |mut stream| {
+            stream.set_read_timeout(None)?;
+            stream.write_all(b"220 patient\r\n")?;
+            io::copy(&mut stream, &mut io::sink()).map(drop)
+        })
     }
 
     /// How many connections it has taken.

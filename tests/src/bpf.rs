@@ -8,6 +8,8 @@ use std::{
 
 use serde_json::Value;
 
+use crate::netns::run;
+
 /// The pins of one gate.
 #[derive(Debug, Clone)]
 pub struct Pins {
@@ -92,6 +94,30 @@ impl Pins {
     #[must_use]
     pub fn client(&self, address: IpAddr) -> Option<Entry> {
         self.of("clients", network_of(address))
+    }
+
+    /// Makes the count of this client's connections wrong, as no program does.
+    ///
+    /// # Panics
+    ///
+    /// When bpftool fails, or the client has no entry.
+    #[track_caller]
+    pub fn falsify_active(&self, address: IpAddr, active: u64) {
+        let path = self.path.join("maps/clients").display().to_string();
+        let key = match network_of(address) {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>();
+        let on_key = |verb| ["-j", "map", verb, "pinned", &path, "key", "hex"].map(str::to_owned).into_iter();
+        let found: Value =
+            serde_json::from_str(&run("bpftool", on_key("lookup").chain(hex(&key.octets())))).expect("JSON");
+        let mut value = Vec::new();
+        collect_bytes(&found["value"], &mut value);
+        // The first field (docs/kernel.md).
+        value.splice(..8, active.to_ne_bytes());
+        let value = ["value", "hex"].map(str::to_owned).into_iter().chain(hex(&value));
+        run("bpftool", on_key("update").chain(hex(&key.octets())).chain(value));
     }
 
     /// A number in the entry of `totals` for this reason.

@@ -1,9 +1,6 @@
 //! A client has fifty connections and gets no more until one of them is gone, in whatever way it goes.
 
-use std::{
-    io::{self, Read as _, Write as _},
-    net::{IpAddr, TcpStream},
-};
+use std::net::IpAddr;
 
 use screen_tests::{
     backend::Backend,
@@ -15,18 +12,6 @@ use screen_tests::{
 const CLIENTS: [&str; 2] = ["198.18.1.1", "2001:2:0:1::1"];
 /// The default of `limits.client_connections`.
 const LIMIT: usize = 50;
-
-/// A mail server that greets, and then only waits for the client's end.
-fn patient(net: &Net) -> Backend {
-    let anywhere = ["0.0.0.0:25", "[::]:25"].map(|address| address.parse().unwrap());
-    Backend::start(&net.edge, &anywhere, |mut stream: TcpStream| -> io::Result<()> {
-        stream.set_read_timeout(None)?;
-        stream.write_all(b"220 patient\r\n")?;
-        let mut buffer = [0; 512];
-        while stream.read(&mut buffer)? > 0 {}
-        Ok(())
-    })
-}
 
 fn gate(net: &Net) -> Gate {
     Gate::start(net, Settings::in_place(net).text("kernel.limit_reply", "drop"))
@@ -66,7 +51,7 @@ fn assert_let_in(net: &Net, gate: &Gate, address: IpAddr) -> Client {
 #[test]
 fn a_connection_that_is_closed_makes_room() {
     let Some(net) = Net::new() else { return };
-    let _server = patient(&net);
+    let _server = Backend::patient(&net.edge);
     let gate = gate(&net);
     for address in CLIENTS.map(|address| address.parse().unwrap()) {
         let mut standing = fill(&net, &gate, address);
@@ -83,7 +68,7 @@ fn a_connection_that_is_closed_makes_room() {
 #[test]
 fn a_connection_that_is_reset_makes_room() {
     let Some(net) = Net::new() else { return };
-    let _server = patient(&net);
+    let _server = Backend::patient(&net.edge);
     let gate = gate(&net);
     for address in CLIENTS.map(|address| address.parse().unwrap()) {
         let mut standing = fill(&net, &gate, address);
@@ -104,7 +89,7 @@ fn a_host_that_vanishes_makes_room() {
     net.edge.sysctl("net.ipv4.tcp_keepalive_intvl", "1");
     net.edge.sysctl("net.ipv4.tcp_keepalive_probes", "2");
     net.client().namespace.sysctl("net.ipv6.conf.c0.keep_addr_on_down", "1");
-    let _server = patient(&net);
+    let _server = Backend::patient(&net.edge);
     let gate = gate(&net);
     for address in CLIENTS.map(|address| address.parse().unwrap()) {
         // At first strangers, whose connections are the gate's; then a known client, whose connections are the mail server's own.
@@ -128,7 +113,7 @@ fn a_host_that_vanishes_makes_room() {
 #[test]
 fn one_client_at_its_limit_is_no_concern_of_others() {
     let Some(net) = Net::new() else { return };
-    let _server = patient(&net);
+    let _server = Backend::patient(&net.edge);
     let gate = gate(&net);
     for (address, neighbour, same) in [
         ("198.18.1.1", "198.18.1.2", None),

@@ -9,6 +9,7 @@
 )]
 
 mod blocklist;
+mod counts;
 mod denied;
 mod dnsbl;
 mod early_talker;

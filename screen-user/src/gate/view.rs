@@ -59,6 +59,12 @@ impl Gate {
                 let gate = Arc::clone(self);
                 tokio::task::spawn_blocking(move || gate.remove_list(&name)).await.map_err(Failure::bug)?
             }
+            Request::Recount => {
+                // The keeper looks at all sockets, twice, with a pause between.
+                let keeper = self.keeper.clone();
+                let said = tokio::task::spawn_blocking(move || keeper.recount()).await.map_err(Failure::bug)?;
+                said.map(|said| json!(said))
+            }
             Request::Reload => {
                 // Reading a million-line table would hold up a worker that sessions need.
                 let gate = Arc::clone(self);

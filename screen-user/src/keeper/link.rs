@@ -169,6 +169,18 @@ impl Keeper {
         })
     }
 
+    /// Holds the kernel's counts of connections against its table of sockets, and has what is wrong corrected; returns what was found, in
+    /// sentences.
+    ///
+    /// # Errors
+    /// The kernel half does not run, or can't look at sockets, or the keeper is gone.
+    pub fn recount(&self) -> Result<Vec<String>, Failure> {
+        self.ask(&ToKeeper::Recount, |answer, _| match answer {
+            ToScreener::Recounted(said) => Some(said),
+            _ => None,
+        })
+    }
+
     /// Has the configuration and all that it names read again, and the log file opened again. What comes of it counts for the next
     /// screener once it is [adopted](Keeper::adopt).
     ///

@@ -9,8 +9,8 @@ use crate::{
     operate::exit::{Code, Failure},
 };
 
-/// Lines of a failure that are passed on: a table may have a problem in each of a million lines.
-const MOST_LINES: usize = 100;
+/// Lines of an answer that are passed on: a table may have a problem in each of a million lines.
+pub(super) const MOST_LINES: usize = 100;
 
 /// An order of the keeper's, on a stream of its own, as there is no answer to it: stop, and if it comes again, end at once.
 pub const STOP: u8 = b's';
@@ -28,6 +28,8 @@ pub(super) enum ToScreener {
     Done,
     /// Done, and the answer.
     Description(Description),
+    /// Done, and what was found, in sentences.
+    Recounted(Vec<String>),
     /// The file was put aside, under this name.
     PutAside(PathBuf),
     /// The configuration's files have been handed over anew.
@@ -87,6 +89,8 @@ pub(super) enum ToKeeper {
     },
     /// How is everything attached?
     Describe,
+    /// Hold the counts of connections against the table of sockets.
+    Recount,
     /// Read the configuration again, with all that it names.
     Reload,
     /// The configuration that was read last is in force.

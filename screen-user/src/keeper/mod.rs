@@ -11,6 +11,7 @@ mod kernel;
 mod link;
 mod message;
 mod post;
+mod recount;
 mod shift;
 
 use std::{

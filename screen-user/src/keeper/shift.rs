@@ -29,6 +29,7 @@ use super::{
     interfaces, kernel,
     message::{Begin, Description, Handed, RELOAD, STOP, ToKeeper, ToScreener},
     post::Post,
+    recount,
 };
 use crate::{
     cache::Disk as _,
@@ -140,6 +141,8 @@ impl Shift {
                 // When there are none to come any more, its end is near.
                 Some(request) = self.requests.recv() => self.answer(request, post),
                 order = signals.next() => self.pass_on(order),
+                // Nobody asks how a task has ended, but the next ones need its place.
+                Some(_) = self.tasks.join_next() => {}
                 _ = sockets.tick(), if self.active_since.is_some() => self.look_at_sockets(post),
                 _ = servers.tick(), if self.active_since.is_some() => self.look_at_servers(post),
                 () = until(self.deadline) => {
@@ -207,6 +210,7 @@ impl Shift {
                 ToScreener::Done
             }
             ToKeeper::Describe => ToScreener::Description(self.describe()),
+            ToKeeper::Recount => return self.recount(post),
             ToKeeper::Reload => match self.reload(post) {
                 Ok(answer) => answer,
                 Err(failure) => ToScreener::Failed((&failure).into()),
@@ -243,6 +247,8 @@ impl Shift {
                 self.tasks.spawn(messages.pass_on());
             }
             self.tasks.spawn(interfaces::follow(Arc::clone(installation), post.log.clone()));
+            let (installation, log) = (Arc::clone(installation), post.log.clone());
+            self.tasks.spawn_blocking(move || recount::at_start(&installation, &log));
         }
         self.active_since = Some(Instant::now());
         // Without systemd there is nobody to notify.
@@ -268,6 +274,16 @@ impl Shift {
             servers: installation.servers().unwrap_or_default(),
             hung: installation.hung_servers(),
         }
+    }
+
+    /// Answers from a thread of its own: signals and interfaces do not wait until all sockets have been looked at.
+    fn recount(&mut self, post: &Post) {
+        let (installation, channel, log) = (self.installation.clone(), Arc::clone(&self.channel), post.log.clone());
+        self.tasks.spawn_blocking(move || {
+            let answer = recount::on_demand(installation.as_deref(), &log);
+            // That the screener is gone is noticed by its end.
+            let _ = channel.send(&answer, None);
+        });
     }
 
     /// Hands over the configuration's files as they are now.

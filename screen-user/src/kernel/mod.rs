@@ -27,6 +27,7 @@ mod plan;
 mod prefix;
 mod prefixes;
 mod proxies;
+mod recount;
 mod relay;
 mod replies;
 mod saved_syn;
@@ -69,6 +70,7 @@ pub use self::{
     messages::Messages,
     plan::Plan,
     prefixes::ListId,
+    recount::{Corrected, Recount},
     relay::RelayGuard,
     saved_syn::{save_syn, take_saved_syn},
     status::{Attached, Interface, Mode, Status, Step, Table},

@@ -1,6 +1,6 @@
 //! The kernel half's object: loaded, checked by the kernel, and attached.
 
-use std::{fs::File, os::fd::AsFd as _};
+use std::{fs::File, io::Read as _, os::fd::AsFd as _};
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
@@ -67,17 +67,17 @@ pub(super) fn load_walk(ebpf: &mut Ebpf) -> Result<(), KernelError> {
     load_program::<Iter>(ebpf, program::WALK, |walk| walk.load("tcp", &btf))
 }
 
-/// Walks over the sockets of this thread's network namespace.
-pub(super) fn walk(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+/// Walks over the sockets of this thread's network namespace; returns what the program writes.
+pub(super) fn walk(ebpf: &mut Ebpf) -> Result<Vec<u8>, KernelError> {
     let name = program::WALK;
     let walk: &mut Iter = program_mut(ebpf, name)?;
     let id = walk.attach().map_err(KernelError::program(name))?;
     let link = walk.take_link(id).map_err(KernelError::program(name))?;
     let mut sockets = link.into_file().map_err(|source| KernelError::Link { program: name, source })?;
-    // The program writes nothing; reading is what moves it on.
-    std::io::copy(&mut sockets, &mut std::io::sink())
-        .map_err(|error| KernelError::system("walk over the sockets", error))?;
-    Ok(())
+    // Reading is what moves the program on.
+    let mut written = Vec::new();
+    sockets.read_to_end(&mut written).map_err(|error| KernelError::system("walk over the sockets", error))?;
+    Ok(written)
 }
 
 fn load_program<'a, P>(

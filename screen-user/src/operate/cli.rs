@@ -44,6 +44,8 @@ pub enum Command {
     List(ListArgs),
     /// Import, export, list and remove block lists
     Blocklist(BlocklistArgs),
+    /// Hold the kernel's counts of connections against its sockets, and correct what is wrong
+    Recount,
     /// Read configuration and tables again, without dropping a connection
     Reload,
     /// Give the port back, let running sessions end, and stop; the kernel goes on with the clients that it knows

@@ -37,6 +37,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Forget(arguments) => said(&gate, &Request::Forget { net: arguments.net }),
         Command::List(arguments) => list(&gate, &arguments),
         Command::Blocklist(arguments) => blocklist::run(&gate, &arguments),
+        Command::Recount => said(&gate, &Request::Recount),
         Command::Reload => said(&gate, &Request::Reload),
         Command::Stop { detach } => said(&gate, &Request::Stop { detach }),
         Command::ImportPostfix(arguments) => import_postfix(&arguments),

@@ -62,6 +62,8 @@ pub enum Request {
         /// Which.
         name: String,
     },
+    /// Hold the kernel's counts of connections against its sockets.
+    Recount,
     /// Read configuration and tables again.
     Reload,
     /// Drain and stop.

@@ -2,11 +2,11 @@
 
 use std::{io::ErrorKind, net::TcpStream, time::Duration};
 
-use screen_user::kernel::Plan;
+use screen_user::kernel::{Expiry, Plan};
 
 use super::{
     place::{HOST, NEIGHBOUR, plan, privileged},
-    site::{Site, reset},
+    site::{Site, Taker, reset},
 };
 
 #[test]
@@ -16,24 +16,37 @@ fn the_count_follows_every_end_of_a_connection() {
     }
     let site = Site::new(plan());
     for client in ["192.0.2.2", "2001:db8::2"] {
-        let closes = (site.connect(client), site.taken().1);
-        let resets = (site.connect(client), site.taken().1);
-        let server_first = (site.connect(client), site.taken().1);
-        let not_accepted = site.connect(client);
-        site.wait_active(client, 4);
-        drop(closes.0);
-        drop(closes.1);
-        site.wait_active(client, 3);
-        reset(resets.0);
-        site.wait_active(client, 2);
-        drop(server_first.1);
-        drop(server_first.0);
-        site.wait_active(client, 1);
-        reset(not_accepted);
-        site.wait_active(client, 0);
-        let (_, dead) = site.taken();
-        drop(dead);
-        assert_eq!(site.kernel.counters(client.parse().unwrap()).unwrap().unwrap().accepted, 4);
+        // First a stranger, whose connections are the screener's, then a known client, whose connections are the mail server's.
+        for taker in [Taker::Screener, Taker::Mail] {
+            if taker == Taker::Mail {
+                site.kernel.pass(client.parse().unwrap(), Expiry::NEVER).unwrap();
+            }
+            let open = || {
+                let connection = site.connect(client);
+                let (taken_by, end) = site.taken();
+                assert_eq!(taken_by, taker);
+                (connection, end)
+            };
+            let [closes, resets, server_closes, server_resets] = [open(), open(), open(), open()];
+            let not_accepted = site.connect(client);
+            site.wait_active(client, 5);
+            drop(closes.0);
+            drop(closes.1);
+            site.wait_active(client, 4);
+            reset(resets.0);
+            site.wait_active(client, 3);
+            drop(server_closes.1);
+            drop(server_closes.0);
+            site.wait_active(client, 2);
+            reset(server_resets.1);
+            site.wait_active(client, 1);
+            reset(not_accepted);
+            site.wait_active(client, 0);
+            let (_, dead) = site.taken();
+            drop(dead);
+        }
+        let counters = site.kernel.counters(client.parse().unwrap()).unwrap().unwrap();
+        assert_eq!((counters.accepted, counters.steered), (10, 5));
     }
 }
 

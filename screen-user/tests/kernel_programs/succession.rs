@@ -93,6 +93,8 @@ fn a_successor_goes_on_with_counts_and_lets_nobody_slip_through() {
             });
             gate = start(&pair, &plan);
             assert_eq!(active(&gate, KNOWN), 1, "the connection is still counted, once");
+            let recount = pair.within(HOST, || gate.installation.recount().unwrap());
+            assert_eq!((recount.connections, recount.corrected), (1, vec![]), "as the table of sockets says");
         }
         over.store(true, Ordering::Release);
         flood.join().unwrap();
