@@ -6,6 +6,7 @@
 
 mod account;
 mod channel;
+mod equip;
 mod interfaces;
 mod kernel;
 mod link;

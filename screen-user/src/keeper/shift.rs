@@ -1,21 +1,16 @@
 //! One screener: started, equipped, answered, and seen off.
 
 use std::{
-    fs::File,
-    io::{self, Seek as _, Write as _},
+    io::{self, Write as _},
     os::{
-        fd::{AsFd as _, BorrowedFd, OwnedFd},
-        unix::{
-            net::UnixStream,
-            process::{CommandExt as _, ExitStatusExt as _},
-        },
+        fd::{AsFd as _, BorrowedFd},
+        unix::{net::UnixStream, process::ExitStatusExt as _},
     },
-    process::{Command, ExitStatus, Stdio},
+    process::ExitStatus,
     sync::Arc,
     time::Duration,
 };
 
-use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::{
     process::Child,
     sync::mpsc,
@@ -26,6 +21,7 @@ use tokio::{
 use super::{
     Order, Signals,
     channel::Channel,
+    equip::{equip, hand_files, spawn},
     interfaces, kernel,
     message::{Begin, Description, Handed, RELOAD, STOP, ToKeeper, ToScreener},
     post::Post,
@@ -33,7 +29,6 @@ use super::{
 };
 use crate::{
     cache::Disk as _,
-    config::Facts,
     kernel::{Installation, Maps},
     operate::{
         exit::{Failure, chain},
@@ -41,8 +36,6 @@ use crate::{
     },
 };
 
-/// This very program, whatever is installed under its name by now: keeper and screener must understand each other.
-const THIS_PROGRAM: &str = "/proc/self/exe";
 /// Between two looks at all sockets.
 const LOOK_AT_SOCKETS: Duration = Duration::from_secs(10);
 /// Between two looks at the queues of the mail server's listeners.
@@ -296,54 +289,6 @@ impl Shift {
         hand_files(&self.channel, facts).map_err(Failure::unavailable)?;
         Ok(ToScreener::Reload { users: facts.users.clone() })
     }
-}
-
-/// Starts the program again as the screener, under its own account, with the channel in the place of standard input.
-fn spawn(post: &Post, channel: Channel) -> io::Result<Child> {
-    let mut command = Command::new(THIS_PROGRAM);
-    command.arg0("mxscreen").arg("screener").stdin(Stdio::from(OwnedFd::from(channel)));
-    // A key that ends the keeper must not end the screener beside it; and systemd listens to the keeper alone.
-    command.process_group(0).env_remove("NOTIFY_SOCKET");
-    if let Some(account) = post.account {
-        command.gid(account.group.as_raw()).uid(account.user.as_raw());
-    }
-    tokio::process::Command::from(command).kill_on_drop(true).spawn()
-}
-
-/// Hands over everything, the word to begin last.
-fn equip(channel: &Channel, post: &Post, orders: &UnixStream, maps: Option<&Maps>, begin: Begin) -> io::Result<()> {
-    let hand = |what: Handed, descriptor: BorrowedFd<'_>| channel.send(&ToScreener::Hand(what), Some(descriptor));
-    hand(Handed::Orders, orders.as_fd())?;
-    hand(Handed::Control, post.control.as_fd())?;
-    for listener in &post.listeners {
-        hand(Handed::Listener, listener.as_fd())?;
-    }
-    if let Some(file) = Target::file(&post.config.log.target)? {
-        hand(Handed::Log, file.as_fd())?;
-    }
-    if let Some(maps) = maps {
-        for (name, map) in maps.iter() {
-            hand(Handed::Map(name.to_owned()), map)?;
-        }
-    }
-    hand_files(channel, &post.facts)?;
-    channel.send(&ToScreener::Begin(Box::new(begin)), None)
-}
-
-/// The contents of files, each in a file of its own that has no name.
-fn hand_files(channel: &Channel, facts: &Facts) -> io::Result<()> {
-    for (path, contents) in &facts.files {
-        let copy = copy_of(contents)?;
-        channel.send(&ToScreener::Hand(Handed::File(path.clone())), Some(copy.as_fd()))?;
-    }
-    Ok(())
-}
-
-fn copy_of(contents: &[u8]) -> io::Result<File> {
-    let mut file = File::from(memfd_create("configuration", MemfdFlags::CLOEXEC)?);
-    file.write_all(contents)?;
-    file.rewind()?;
-    Ok(file)
 }
 
 /// What the screener asks for, read by a thread of its own until the screener has ended.
