@@ -4,7 +4,6 @@ use std::{
     error::Error as _,
     fmt,
     fs::File,
-    io,
     net::SocketAddr,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
     sync::{
@@ -235,9 +234,8 @@ impl Installation {
         let mut listeners: SockMap<MapData> =
             pinned.and_then(TryInto::try_into).map_err(KernelError::map(map::LISTENERS))?;
         [LISTENER_IPV4, LISTENER_IPV6].iter().try_for_each(|index| match listeners.clear_index(index) {
-            // Nobody was registered for this family.
-            Err(MapError::KeyNotFound) => Ok(()),
-            Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+            // Of a socket map, an empty place is EINVAL: nobody was registered for this family, or nobody is any more.
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
             cleared => cleared.map_err(KernelError::map(map::LISTENERS)),
         })
     }
