@@ -348,7 +348,7 @@ pub struct SynKey {
     pub destination_port: u16,
 }
 
-/// A source that was turned away.
+/// A source that was turned away. Only SYNs that made an event are counted.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Refused {

@@ -32,23 +32,23 @@ pub(crate) struct Parties<'a> {
     pub(crate) server_port: u16,
 }
 
-/// Counts for `reason` and sends an event, if the rate allows it.
+/// Counts for `reason` and sends an event, if the rate allows it; returns whether it does.
 #[inline(always)]
-pub(crate) fn report(settings: &Settings, reason: Reason, list: u32, parties: &Parties<'_>, now_ns: u64) {
-    let Some(total) = totals.get_ptr_mut(TotalKey { reason }) else { return };
-    let Some(bucket) = buckets.get_ptr_mut(reason as u32) else { return };
+pub(crate) fn report(settings: &Settings, reason: Reason, list: u32, parties: &Parties<'_>, now_ns: u64) -> bool {
+    let Some(total) = totals.get_ptr_mut(TotalKey { reason }) else { return false };
+    let Some(bucket) = buckets.get_ptr_mut(reason as u32) else { return false };
     // SAFETY: values of this processor's own, looked up just now.
     let (total, bucket) = unsafe { (&mut *total, &mut *bucket) };
     total.packets += 1;
     let Some(suppressed) = bucket.take(now_ns, settings.event_rate) else {
         total.suppressed += 1;
-        return;
+        return false;
     };
     let Some(mut entry) = events.reserve(0) else {
         // A full ring: the reader is behind. What was left out before goes on waiting for the next event.
         bucket.suppressed += u64::from(suppressed) + 1;
         total.suppressed += 1;
-        return;
+        return true;
     };
     entry.write(Event {
         time_ns: now_ns,
@@ -66,9 +66,11 @@ pub(crate) fn report(settings: &Settings, reason: Reason, list: u32, parties: &P
     let waiting = unsafe { bpf_ringbuf_query((&raw const events).cast_mut().cast(), u64::from(BPF_RB_AVAIL_DATA)) };
     let flags = if waiting > EVENT_RING_BYTES as u64 / 4 { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
     entry.submit(u64::from(flags));
+    true
 }
 
-/// Notes that a SYN of `address` was turned away: by `list`, or at the limit.
+/// Notes that a SYN of `address` was turned away: by `list`, or at the limit. To be called at the rate of events: in a flood from ever new
+/// sources a look at this table costs as much as all that led to the verdict, and entries for all would push everybody else's out.
 #[inline(always)]
 pub(crate) fn note_refused(address: &IpKey, list: Option<u32>, now_ns: u64) {
     if let Some(entry) = refused.get_ptr_mut(address) {
