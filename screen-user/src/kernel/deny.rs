@@ -43,6 +43,8 @@ pub(super) struct Changes {
     pub(super) classes: Vec<(u8, ListId)>,
     /// Single addresses.
     pub(super) hosts: Vec<IpKey>,
+    /// Those among them of which a list took back what it said. Only they can have to be removed.
+    pub(super) taken_back: Vec<IpKey>,
     /// Prefixes.
     pub(super) nets: Vec<Prefix>,
     /// Rows of class bytes.
@@ -79,7 +81,7 @@ impl DenyTable {
             self.room(usize::from(place == Place::Host), usize::from(place == Place::Net))?;
         }
         self.put(prefix, entry, changes);
-        self.settle(&[prefix], changes);
+        self.settle(&[prefix], 0, changes);
         Ok(())
     }
 
@@ -94,7 +96,7 @@ impl DenyTable {
     pub(super) fn remove(&mut self, prefix: Prefix, list: ListId, changes: &mut Changes) -> bool {
         let removed = self.set.unset(prefix, list);
         if removed {
-            self.settle(&[prefix], changes);
+            self.settle(&[prefix], 1, changes);
         }
         removed
     }
@@ -129,6 +131,7 @@ impl DenyTable {
                 .filter_map(|prefix| self.set.own(*prefix).map(|entry| self.place(*prefix, entry))),
         );
         self.room(new.0.saturating_sub(left.0), new.1.saturating_sub(left.1))?;
+        let taken_back = gone.len();
         let mut changed = gone;
         for prefix in &changed {
             self.set.unset(*prefix, list);
@@ -140,7 +143,7 @@ impl DenyTable {
                 changed.push(*prefix);
             }
         }
-        self.settle(&changed, changes);
+        self.settle(&changed, taken_back, changes);
         Ok(())
     }
 
@@ -151,7 +154,7 @@ impl DenyTable {
             self.set.unset(*prefix, *list);
         }
         let changed: Vec<Prefix> = expired.iter().map(|(prefix, _)| *prefix).collect();
-        self.settle(&changed, changes);
+        self.settle(&changed, changed.len(), changes);
         expired.len()
     }
 
@@ -234,9 +237,11 @@ impl DenyTable {
         if self.place(prefix, entry) == Place::Class { self.class(entry.list) } else { None }
     }
 
-    /// Brings everything that depends on `changed` up to date.
-    fn settle(&mut self, changed: &[Prefix], changes: &mut Changes) {
-        changes.hosts.extend(changed.iter().filter(|prefix| prefix.is_host()).map(|prefix| prefix.key()));
+    /// Brings everything that depends on `changed` up to date; of the first `taken_back` of them a list took back what it said.
+    fn settle(&mut self, changed: &[Prefix], taken_back: usize, changes: &mut Changes) {
+        let key = |prefix: &Prefix| prefix.is_host().then(|| prefix.key());
+        changes.hosts.extend(changed.iter().filter_map(key));
+        changes.taken_back.extend(changed.iter().take(taken_back).filter_map(key));
         if changed.len() > WALK.max(self.set.len() / WALK) {
             self.walk(changes);
             return;

@@ -124,12 +124,13 @@ impl SharedDenyList {
             result
         };
         let rows: Vec<u16> = changes.rows.into_iter().collect();
-        let (hosts, nets) = (changes.hosts.chunks(batch::ENTRIES), changes.nets.chunks(batch::ENTRIES));
+        let (hosts, taken_back) = (changes.hosts.chunks(batch::ENTRIES), changes.taken_back.chunks(batch::ENTRIES));
+        let nets = changes.nets.chunks(batch::ENTRIES);
         // What is new comes before the class bytes that lead to it, and what is old goes after them.
-        let slices = (hosts.clone().map(Slice::NewHosts))
+        let slices = (hosts.map(Slice::NewHosts))
             .chain(nets.clone().map(Slice::NewNets))
             .chain(rows.chunks(batch::ENTRIES).map(Slice::Rows))
-            .chain(hosts.map(Slice::OldHosts))
+            .chain(taken_back.map(Slice::OldHosts))
             .chain(nets.map(Slice::OldNets));
         for slice in slices {
             self.lock().write(&slice)?;

@@ -52,6 +52,18 @@ impl Voices {
         std::iter::once(self.first).chain(self.others.iter().copied())
     }
 
+    /// Sets what a list says; returns what it said before.
+    fn set(&mut self, entry: Entry) -> Option<Entry> {
+        let own = std::iter::once(&mut self.first).chain(&mut self.others).find(|other| other.list == entry.list);
+        match own {
+            Some(own) => Some(std::mem::replace(own, entry)),
+            None => {
+                self.others.push(entry);
+                None
+            }
+        }
+    }
+
     fn strongest(&self) -> Entry {
         self.others.iter().copied().fold(self.first, Entry::stronger)
     }
@@ -69,13 +81,16 @@ pub(super) struct PrefixSet {
 impl PrefixSet {
     /// Sets what `list` says of `prefix`.
     pub(super) fn set(&mut self, prefix: Prefix, entry: Entry) {
-        self.unset(prefix, entry.list);
-        match self.entries.entry(prefix) {
+        let former = match self.entries.entry(prefix) {
             btree_map::Entry::Vacant(place) => {
                 place.insert(Voices { first: entry, others: Vec::new() });
                 *self.lengths.entry(prefix.bits()).or_default() += 1;
+                None
             }
-            btree_map::Entry::Occupied(place) => place.into_mut().others.push(entry),
+            btree_map::Entry::Occupied(place) => place.into_mut().set(entry),
+        };
+        if let Some(former) = former {
+            self.expiries.remove(&(former.expires, prefix, former.list));
         }
         if entry.expires != Expiry::NEVER {
             self.expiries.insert((entry.expires, prefix, entry.list));

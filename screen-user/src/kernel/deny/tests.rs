@@ -20,10 +20,14 @@ impl Maps {
     fn apply(&mut self, table: &DenyTable, changes: Changes) {
         self.classes.extend(changes.classes);
         for key in changes.hosts {
-            match table.host(key) {
-                Some(entry) => self.hosts.insert(key, entry),
-                None => self.hosts.remove(&key),
-            };
+            if let Some(entry) = table.host(key) {
+                self.hosts.insert(key, entry);
+            }
+        }
+        for key in changes.taken_back {
+            if table.host(key).is_none() {
+                self.hosts.remove(&key);
+            }
         }
         for prefix in changes.nets {
             match table.net(prefix) {
