@@ -1,4 +1,5 @@
-//! Builds the kernel half and leaves its object as `gate` in `OUT_DIR`, where `kernel::object` embeds it.
+//! Builds the kernel half and leaves its object as `gate` in `OUT_DIR`, where `kernel::object` embeds it; beside it `traffic`, which
+//! measurements send with.
 
 use std::{
     env,

@@ -77,6 +77,13 @@ pub(crate) fn settle() -> Result<()> {
     std::fs::create_dir("/run/netns").context("can't make /run/netns")
 }
 
+/// A BPF file system of its own at the usual place: what is pinned there is gone with the sandbox.
+pub(crate) fn bpffs() -> Result<()> {
+    let nothing: Option<&str> = None;
+    mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), nothing)
+        .context("can't mount a BPF file system on /sys/fs/bpf")
+}
+
 /// An empty file system in memory over a folder.
 pub(crate) fn tmpfs(target: &Path, options: &str) -> Result<()> {
     mount(Some("tmpfs"), target, Some("tmpfs"), MsFlags::empty(), Some(options))

@@ -15,7 +15,6 @@ use std::{
 use aya::{
     Ebpf,
     maps::{Map, MapData, MapError, SockMap},
-    programs::{Program, ProgramError, SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp},
 };
 use screen_common::abi::{LISTENER_IPV4, LISTENER_IPV6, ServerKey, map, program};
 
@@ -74,7 +73,7 @@ pub struct Installation {
     pins: Pins,
     place: Place,
     former: Former,
-    programs: Mutex<Ebpf>,
+    pub(super) programs: Mutex<Ebpf>,
     listeners: Mutex<SockMap<MapData>>,
     backlog: Mutex<Backlog>,
     owners: Mutex<Owners>,
@@ -196,16 +195,6 @@ impl Installation {
     /// No descriptor is left.
     pub fn maps(&self) -> Result<Maps, KernelError> {
         Maps::of(&lock(&self.programs), &TABLES)
-    }
-
-    /// Every map of the programs, those that nobody else has any business with too.
-    ///
-    /// # Errors
-    ///
-    /// No descriptor is left.
-    pub fn every_map(&self) -> Result<Maps, KernelError> {
-        let others = [map::UNPROVEN, map::BUCKETS, map::COOKIE_KEYS];
-        Maps::of(&lock(&self.programs), &map::PINNED.into_iter().chain(others).collect::<Vec<_>>())
     }
 
     /// Strangers of `family` are given to this listening socket from now on, until it is closed. A dual-stack socket may be
@@ -375,63 +364,7 @@ impl Installation {
     pub fn messages(&self) -> Option<Messages> {
         lock(&self.messages).take()
     }
-
-    /// Runs the gate on one Ethernet frame, as if it had come in: counters count and events are sent. Returns whether it passes.
-    ///
-    /// # Errors
-    ///
-    /// The kernel takes frames of 14 bytes and more.
-    pub fn try_frame(&self, frame: &[u8]) -> Result<bool, KernelError> {
-        Ok(self.run_on::<Xdp>(program::GATE, frame)?.0 == XDP_PASS)
-    }
-
-    /// As [`Installation::try_frame`]; returns what the gate sends back, if it answers by itself.
-    ///
-    /// # Errors
-    ///
-    /// The kernel takes frames of 14 bytes and more.
-    pub fn reply_to(&self, frame: &[u8]) -> Result<Option<Vec<u8>>, KernelError> {
-        let (action, reply) = self.run_on::<Xdp>(program::GATE, frame)?;
-        Ok((action == XDP_TX).then_some(reply))
-    }
-
-    /// As [`Installation::try_frame`], through the gate's entry for TC.
-    ///
-    /// # Errors
-    ///
-    /// The kernel takes frames of 14 bytes and more.
-    pub fn try_frame_in_tc(&self, frame: &[u8]) -> Result<bool, KernelError> {
-        object::gate_tc(&mut lock(&self.programs))?;
-        Ok(self.run_on::<SchedClassifier>(program::GATE_TC, frame)?.0 != TC_ACT_SHOT)
-    }
-
-    /// What a program says to a frame, and what it leaves of it.
-    fn run_on<P>(&self, name: &'static str, frame: &[u8]) -> Result<(u32, Vec<u8>), KernelError>
-    where
-        P: for<'a> TestRun<Opts<'a> = TestRunOptions<'a>, Result = TestRunResult>,
-        for<'a> &'a P: TryFrom<&'a Program, Error = ProgramError>,
-    {
-        let programs = lock(&self.programs);
-        let program =
-            programs.program(name).ok_or_else(|| KernelError::Plan(format!("the object has no program {name}")))?;
-        let program = <&P>::try_from(program).map_err(KernelError::program(name))?;
-        let mut out = vec![0; frame.len() + LONGEST_REPLY];
-        let options =
-            TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), repeat: 1, ..TestRunOptions::default() };
-        let result = program.test_run(options).map_err(KernelError::program(name))?;
-        out.truncate(result.data_size_out as usize);
-        Ok((result.return_value, out))
-    }
 }
-
-/// Longer than any frame that a program makes.
-const LONGEST_REPLY: usize = 256;
-/// `XDP_PASS` of the kernel's `bpf.h`.
-const XDP_PASS: u32 = 2;
-/// `XDP_TX`, likewise.
-const XDP_TX: u32 = 3;
-/// `TC_ACT_SHOT` of the kernel's `pkt_cls.h`.
-const TC_ACT_SHOT: u32 = 2;
 
 /// What is missing where sockets can't be walked over.
 fn no_walk(error: &KernelError) -> String {

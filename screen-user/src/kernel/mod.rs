@@ -34,6 +34,7 @@ mod saved_syn;
 mod sock_diag;
 mod status;
 mod syscall;
+mod trial;
 
 use std::{
     collections::BTreeMap,

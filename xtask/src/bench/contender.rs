@@ -29,6 +29,8 @@ impl Kind {
 pub(super) struct Setting {
     /// The greet wait, in whole seconds.
     pub(super) greet_wait: u16,
+    /// Whether the clients are known to be good and need not pass.
+    pub(super) known: bool,
     /// Whether a client that passes goes to the mail server; otherwise a test after the greeting is on too, so that the screener
     /// greets it by itself.
     pub(super) hand_over: bool,

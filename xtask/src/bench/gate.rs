@@ -1,4 +1,5 @@
-//! The gate as a contender: before the mail server, without its kernel part, which would take the screener's work away.
+//! The gate as a contender: before the mail server, without its kernel part, which would take the screener's work away; or beside it
+//! with its kernel part alone at work.
 
 use std::{
     fs::{self, File},
@@ -14,10 +15,13 @@ use anyhow::{Context as _, Result, bail};
 use super::{
     contender::Setting,
     ground::{self, SERVER},
-    postscreen::{self, Postfix},
+    postscreen::{self, KNOWN, Place, Postfix},
     usage,
 };
-use crate::{process::Guarded, workspace};
+use crate::{
+    process::{self, Guarded},
+    workspace,
+};
 
 /// The running gate, and the mail server behind it.
 pub(super) struct Gate {
@@ -28,9 +32,20 @@ pub(super) struct Gate {
 impl Gate {
     /// Starts it with its files in `folder`.
     pub(super) fn start(setting: Setting, folder: &Path) -> Result<Self> {
-        let backend = setting.hand_over.then(|| Postfix::start(&folder.join("postfix"), setting, false)).transpose()?;
+        let backend =
+            setting.hand_over.then(|| Postfix::start(&folder.join("postfix"), setting, Place::Behind)).transpose()?;
+        Self::launch(folder, &settings(setting, folder), backend)
+    }
+
+    /// Starts it in place, with its kernel part, beside a mail server that is there: the clients of [`KNOWN`] are steered to it.
+    pub(super) fn start_in_place(folder: &Path) -> Result<Self> {
+        fs::write(folder.join("known.cidr"), format!("{KNOWN} permit\n")).context("can't write known.cidr")?;
+        Self::launch(folder, &settings_in_place(folder), None)
+    }
+
+    fn launch(folder: &Path, settings: &str, backend: Option<Postfix>) -> Result<Self> {
         let config = folder.join("mxscreen.toml");
-        fs::write(&config, settings(setting, folder)).with_context(|| format!("can't write {}", config.display()))?;
+        fs::write(&config, settings).with_context(|| format!("can't write {}", config.display()))?;
         let output = File::create(folder.join("output")).context("can't make a file for the gate's output")?;
         let mut command = ground::server(workspace::gate());
         command.arg("run").arg("--config").arg(&config).stdin(Stdio::null());
@@ -45,6 +60,20 @@ impl Gate {
             thread::sleep(Duration::from_millis(20));
         }
         Ok(Self { process, _backend: backend })
+    }
+
+    /// Takes it and its programs away for good, and waits for its end.
+    pub(super) fn leave(mut self, folder: &Path) -> Result<()> {
+        let mut command = ground::server(workspace::gate());
+        process::run(command.args(["--control".as_ref(), control(folder).as_os_str()]).args(["stop", "--detach"]))?;
+        let begin = Instant::now();
+        while self.process.0.try_wait().context("lost the gate")?.is_none() {
+            if begin.elapsed() > Duration::from_secs(40) {
+                bail!("the gate does not stop");
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     /// The screener's process: the keeper, which nsenter has become, does nothing for clients.
@@ -62,7 +91,7 @@ fn is_ready(folder: &Path) -> bool {
 }
 
 fn settings(setting: Setting, folder: &Path) -> String {
-    let Setting { greet_wait, hand_over } = setting;
+    let Setting { greet_wait, hand_over, .. } = setting;
     format!(
         r#"hostname = "{host}"
 layout = "front"
@@ -97,6 +126,27 @@ target = "file:{folder}/log"
         pre_queue = postscreen::PRE_QUEUE,
         post_queue = postscreen::POST_QUEUE,
         backend = postscreen::BACKEND,
+        folder = folder.display(),
+        control = control(folder).display(),
+    )
+}
+
+fn settings_in_place(folder: &Path) -> String {
+    format!(
+        r#"hostname = "{host}"
+layout = "in-place"
+[access]
+list = ["cidr:{folder}/known.cidr"]
+[cache]
+backend = "memory"
+[state]
+directory = "{folder}/state"
+[control]
+socket = "{control}"
+[log]
+target = "file:{folder}/log"
+"#,
+        host = postscreen::HOSTNAME,
         folder = folder.display(),
         control = control(folder).display(),
     )

@@ -4,8 +4,10 @@ mod contender;
 mod crowd;
 mod gate;
 mod ground;
+mod kernel;
 mod postscreen;
 mod screener;
+mod steering;
 mod table;
 mod usage;
 
@@ -36,11 +38,22 @@ pub(crate) struct Options {
     only: Option<String>,
 }
 
+impl Options {
+    fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| name.starts_with(only.as_str()))
+    }
+}
+
+/// The part of [`Subject::Kernel`] that is measured in the sandbox.
+const STEERING: &str = "steering";
+
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Subject {
     /// The gate beside Debian's postscreen
     Screener,
+    /// The kernel half beside nftables, ipset, SYN cookies and postscreen
+    Kernel,
 }
 
 /// Runs one subject in a sandbox of its own.
@@ -49,6 +62,15 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         setup::ensure(&[setup::Part::Build, setup::Part::Sandbox])?;
         process::run(process::cargo().args(["build", "--release", "--locked", "-p", "screen-user"]))
             .context("can't build the gate")?;
+        if options.subject == Subject::Kernel {
+            setup::ensure(&[setup::Part::Rivals])?;
+            if !options.only.as_ref().is_some_and(|only| STEERING.starts_with(only.as_str())) {
+                kernel::measure(options.rounds, options.only.as_deref())?;
+            }
+            if !options.wants(STEERING) {
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
         say("measuring in a sandbox; what else the machine does changes the numbers, less so their ratios");
         return sandbox::run_inside();
     }
@@ -56,6 +78,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     all_descriptors()?;
     match options.subject {
         Subject::Screener => screener::run(options),
+        Subject::Kernel => steering::run(options.rounds).map(|()| ExitCode::SUCCESS),
     }
 }
 

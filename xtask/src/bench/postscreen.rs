@@ -32,8 +32,21 @@ pub(super) const HOSTNAME: &str = "mx.example.test";
 pub(super) const PRE_QUEUE: u32 = 100_000;
 /// Clients that may wait for the mail server.
 pub(super) const POST_QUEUE: u32 = 10_000;
+/// The clients, where they are known to be good.
+pub(super) const KNOWN: &str = "198.18.0.0/16";
 /// Where the mail server behind the gate listens.
 pub(super) const BACKEND: &str = "127.0.0.1:10025";
+
+/// Where a Postfix stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Behind its own postscreen.
+    Postscreen,
+    /// Behind a gate, at [`BACKEND`].
+    Behind,
+    /// On the port itself.
+    Port,
+}
 
 /// A running Postfix.
 pub(super) struct Postfix(Guarded);
@@ -44,7 +57,7 @@ pub(super) struct Postscreen(Postfix);
 impl Postscreen {
     /// Starts it with its files in `folder`.
     pub(super) fn start(setting: Setting, folder: &Path) -> Result<Self> {
-        let postfix = Postfix::start(folder, setting, true)?;
+        let postfix = Postfix::start(folder, setting, Place::Postscreen)?;
         // Postfix starts its services when the first client comes; that one must not be measured.
         let begin = Instant::now();
         while usage::children(postfix.pid(), "postscreen")?.is_empty() {
@@ -71,12 +84,12 @@ impl Postscreen {
 }
 
 impl Postfix {
-    /// Starts a Postfix with its files in `folder`: behind its own postscreen, or behind a gate.
-    pub(super) fn start(folder: &Path, setting: Setting, with_postscreen: bool) -> Result<Self> {
+    /// Starts a Postfix with its files in `folder`.
+    pub(super) fn start(folder: &Path, setting: Setting, place: Place) -> Result<Self> {
         lay_out(folder)?;
         let etc = folder.join("etc");
         fs::write(etc.join("main.cf"), main_cf(folder, setting)).context("can't write main.cf")?;
-        fs::write(etc.join("master.cf"), master_cf(with_postscreen)).context("can't write master.cf")?;
+        fs::write(etc.join("master.cf"), master_cf(place)).context("can't write master.cf")?;
         let said = File::create(folder.join("output")).context("can't make a file for Postfix's output")?;
         let daemons = output(Command::new("postconf").args(["-d", "-h", "daemon_directory"]))?;
         let mut command = ground::server(Path::new(daemons.trim()).join("master"));
@@ -145,7 +158,7 @@ fn lay_out(folder: &Path) -> Result<()> {
 }
 
 fn main_cf(folder: &Path, setting: Setting) -> String {
-    let Setting { greet_wait, hand_over } = setting;
+    let Setting { greet_wait, hand_over, known } = setting;
     format!(
         "compatibility_level = 3.6\n\
          queue_directory = {folder}/queue\n\
@@ -157,26 +170,30 @@ fn main_cf(folder: &Path, setting: Setting) -> String {
          alias_maps =\n\
          inet_interfaces = all\n\
          inet_protocols = ipv4\n\
-         mynetworks = 127.0.0.0/8\n\
+         mynetworks = 127.0.0.0/8{known}\n\
          smtpd_peername_lookup = no\n\
          smtpd_tls_security_level = none\n\
          smtpd_client_connection_count_limit = 0\n\
-         postscreen_access_list =\n\
+         postscreen_access_list = {access}\n\
          postscreen_greet_wait = {greet_wait}s\n\
          postscreen_greet_action = enforce\n\
          postscreen_bare_newline_enable = {deep}\n\
          postscreen_pre_queue_limit = {PRE_QUEUE}\n\
          postscreen_post_queue_limit = {POST_QUEUE}\n",
         folder = folder.display(),
+        access = if known { "permit_mynetworks" } else { "" },
+        known = if known { format!(", {KNOWN}") } else { String::new() },
         deep = if hand_over { "no" } else { "yes" },
     )
 }
 
-fn master_cf(with_postscreen: bool) -> String {
-    let front = if with_postscreen {
-        format!("{}:{} inet n - n - 1 postscreen\nsmtpd pass - - n - 20 smtpd\n", SERVER.ip(), SERVER.port())
-    } else {
-        format!("{BACKEND} inet n - n - 20 smtpd\n")
+fn master_cf(place: Place) -> String {
+    let front = match place {
+        Place::Postscreen => {
+            format!("{}:{} inet n - n - 1 postscreen\nsmtpd pass - - n - 20 smtpd\n", SERVER.ip(), SERVER.port())
+        }
+        Place::Behind => format!("{BACKEND} inet n - n - 20 smtpd\n"),
+        Place::Port => format!("{}:{} inet n - n - 20 smtpd\n", SERVER.ip(), SERVER.port()),
     };
     front
         + "dnsblog unix - - n - 0 dnsblog\n\

@@ -49,9 +49,9 @@ impl Case {
 
     fn setting(self) -> Setting {
         match self {
-            Self::Flood { .. } => Setting { greet_wait: 1, hand_over: false },
-            Self::HandOver => Setting { greet_wait: 1, hand_over: true },
-            Self::FullHouse { .. } => Setting { greet_wait: LONG_WAIT, hand_over: false },
+            Self::Flood { .. } => Setting { greet_wait: 1, hand_over: false, known: false },
+            Self::HandOver => Setting { greet_wait: 1, hand_over: true, known: false },
+            Self::FullHouse { .. } => Setting { greet_wait: LONG_WAIT, hand_over: false, known: false },
         }
     }
 }
@@ -71,8 +71,7 @@ pub(super) fn run(options: &Options) -> Result<ExitCode> {
         Case::FullHouse { waiting: options.waiting },
     ];
     let mut table = Table::default();
-    for case in cases.into_iter().filter(|case| options.only.as_ref().is_none_or(|only| case.name().starts_with(only)))
-    {
+    for case in cases.into_iter().filter(|case| options.wants(&case.name())) {
         for round in 0..options.rounds {
             // Whoever goes first may find a cooler machine: the turns change.
             let mut turns = [Kind::Mxscreen, Kind::Postscreen];

@@ -72,7 +72,7 @@ impl Table {
 }
 
 /// The value in the middle; of an even number, the mean of the two.
-fn median(values: &[f64]) -> f64 {
+pub(super) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let (low, high) = ((sorted.len().saturating_sub(1)) / 2, sorted.len() / 2);
@@ -80,7 +80,7 @@ fn median(values: &[f64]) -> f64 {
 }
 
 /// Three digits are enough, four decimals too.
-fn shown(value: f64) -> String {
+pub(super) fn shown(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 || size == 0.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),

@@ -69,7 +69,6 @@ pub(super) fn server_for(client: IpAddr) -> SocketAddr {
 
 /// Makes the sandbox a machine of its own as far as files go: what the programs write is gone with it.
 pub(super) fn private_files() -> Result<()> {
-    let nothing: Option<&str> = None;
     std::fs::create_dir_all("/run/own/etc").context("can't make /run/own")?;
     process::run(Command::new("cp").args(["-a", "/etc/.", "/run/own/etc"]))?;
     bind(Path::new("/run/own/etc"), Path::new("/etc"))?;
@@ -80,8 +79,7 @@ pub(super) fn private_files() -> Result<()> {
         std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode))
             .with_context(|| format!("can't open {folder}"))?;
     }
-    mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), nothing)
-        .context("can't mount a BPF file system on /sys/fs/bpf")?;
+    sandbox::bpffs()?;
     nix::unistd::sethostname(HOSTNAME).context("can't set the host name")?;
     std::fs::write("/etc/mailname", format!("{HOSTNAME}\n")).context("can't write /etc/mailname")?;
     std::fs::write("/etc/hostname", format!("{HOSTNAME}\n")).context("can't write /etc/hostname")?;

@@ -34,6 +34,8 @@ pub(crate) enum Part {
     Fuzz,
     /// Boot another kernel.
     Emulation,
+    /// Measure the kernel half beside other filters.
+    Rivals,
 }
 
 /// A Debian package, and the file that shows that it (or something as good) is there.
@@ -59,13 +61,16 @@ const PACKAGES: &[Package] = &[
     Package { part: Part::MailPrograms, names: &["npm"], present: || find("npm").is_some() },
     Package { part: Part::Emulation, names: &["qemu-system-x86"], present: || find("qemu-system-x86_64").is_some() },
     Package { part: Part::Emulation, names: &["busybox-static"], present: has_static_busybox },
+    Package { part: Part::Rivals, names: &["nftables"], present: || find("nft").is_some() },
+    Package { part: Part::Rivals, names: &["ipset"], present: || find("ipset").is_some() },
+    Package { part: Part::Rivals, names: &["ethtool"], present: || find("ethtool").is_some() },
     Package { part: Part::Fuzz, names: &["g++"], present: || find("c++").is_some() },
 ];
 
 /// A rustc that ships `core` for BPF, and its linker's library. `rustc-web` is Debian's current compiler beside its stable one.
 const BPF_TOOLCHAIN: &[&str] = &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "llvm-22-dev", "libpolly-22-dev"];
 
-/// Everything that a change has to pass; fuzzing fetches its own. Says what it found.
+/// Everything that a change has to pass; fuzzing and measurements fetch their own. Says what it found.
 pub(crate) fn everything() -> Result<ExitCode> {
     ensure(&[Part::Build, Part::Lint, Part::Sandbox, Part::MailPrograms])?;
     say("everything is there");
