@@ -164,6 +164,8 @@ enum Visit {
 fn visit(host: &Host, from: IpAddr) -> Visit {
     let mut client = match Client::try_connect(host, from, host.edge(from), SOON) {
         Ok(client) => client,
+        // The handshake was over, and the listener ended before anybody looked.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Visit::Cut,
         Err(error) => panic!("{from} could not connect: {error}"),
     };
     let steps = [
