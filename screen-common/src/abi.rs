@@ -35,6 +35,8 @@ pub mod map {
     pub const TOTALS: &str = "totals";
     /// Token buckets of the events.
     pub const BUCKETS: &str = "buckets";
+    /// The sources that made the last events.
+    pub const NOTED: &str = "noted";
     /// The ring of events.
     pub const EVENTS: &str = "events";
     /// The relay's connections and whom they speak for.
@@ -144,6 +146,8 @@ pub const SERVER_SIBLINGS: u32 = 4;
 pub const MUTE_ENTRIES: usize = 256;
 /// Bytes of the ring of events.
 pub const EVENT_RING_BYTES: usize = 1 << 20;
+/// Places, on each processor, for the sources that made the last events.
+pub const NOTED_SLOTS: usize = 1024;
 
 /// The most protected ports.
 pub const MAX_PORTS: usize = 16;
@@ -348,7 +352,8 @@ pub struct SynKey {
     pub destination_port: u16,
 }
 
-/// A source that was turned away. Only SYNs that made an event are counted.
+/// A source that was turned away: its SYNs from the first on that made an event; in a flood, while it is one of the last [`NOTED_SLOTS`] or
+/// so that made one.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Refused {
@@ -531,7 +536,7 @@ mod tests {
 
     #[test]
     fn names_fit_the_kernel() {
-        for name in map::PINNED.into_iter().chain([map::UNPROVEN, map::BUCKETS, map::CORRECTIONS]) {
+        for name in map::PINNED.into_iter().chain([map::UNPROVEN, map::BUCKETS, map::NOTED, map::CORRECTIONS]) {
             assert!(name.len() <= 15, "{name}");
         }
     }

@@ -42,6 +42,17 @@ impl IpKey {
         Self::from_halves(high & mask(bits), low & mask(bits.saturating_sub(64)))
     }
 
+    /// A number that two addresses rarely have in common, in all of its bits. Not a secret: whoever tries finds addresses that share it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn digest(&self) -> u64 {
+        // Odd constants of random bits; the high half of a product depends on all bits of its factors.
+        let (high, low) = self.halves();
+        let product = (high ^ 0x9e6c_63d0_876a_3f6b).wrapping_mul(0xb5ad_4ece_da1c_e2a9);
+        let product = (product ^ product >> 32 ^ low).wrapping_mul(0xd129_0b26_88ce_5d35);
+        product ^ product >> 32
+    }
+
     /// The two halves as numbers.
     #[inline(always)]
     #[must_use]

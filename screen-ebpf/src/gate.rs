@@ -90,9 +90,8 @@ fn judge_opening(settings: &Settings, opening: &Opening) -> Option<Refusal> {
     if let Some(deny) = lists::denied(&opening.source, now_ns)
         && !lists::allowed(&opening.source, now_ns)
     {
-        if report::report(settings, Reason::Denied, deny.list, &parties, now_ns) {
-            report::note_refused(&opening.source, Some(deny.list), now_ns);
-        }
+        let made = report::report(settings, Reason::Denied, deny.list, &parties, now_ns);
+        report::note_refused(&opening.source, Some(deny.list), now_ns, made);
         let aloud = settings.replies & REPLY_DENIED != 0;
         return Some(Refusal { reason: Reason::Denied, text: deny.text, aloud });
     }
@@ -104,9 +103,8 @@ fn judge_opening(settings: &Settings, opening: &Opening) -> Option<Refusal> {
         }
         Admission::Limited => {
             clients::note_limited(&client);
-            if report::report(settings, Reason::Limited, 0, &parties, now_ns) {
-                report::note_refused(&opening.source, None, now_ns);
-            }
+            let made = report::report(settings, Reason::Limited, 0, &parties, now_ns);
+            report::note_refused(&opening.source, None, now_ns, made);
             let aloud = settings.replies & REPLY_LIMITED != 0;
             Some(Refusal { reason: Reason::Limited, text: TEXT_LIMITED, aloud })
         }

@@ -10,8 +10,8 @@ use screen_common::{
     abi::{
         ALLOW_ENTRIES, Bound, Bucket, CLASS_ROWS, CLIENT_ENTRIES, CORRECTION_ENTRIES, Client, Correction, Counted,
         DENY_HOST_ENTRIES, DENY_NET_ENTRIES, Deny, EVENT_RING_BYTES, Event, HALF_OPEN_ENTRIES, HalfOpen, Hung,
-        MUTE_ENTRIES, PASS_ENTRIES, PROXY_ENTRIES, Proxy, REFUSED_ENTRIES, RELAY_ENTRIES, Refused, RelayClient,
-        RelayKey, SERVER_ENTRIES, ServerKey, Settings, SynKey, Total, TotalKey, UNPROVEN_ENTRIES, Until,
+        MUTE_ENTRIES, NOTED_SLOTS, PASS_ENTRIES, PROXY_ENTRIES, Proxy, REFUSED_ENTRIES, RELAY_ENTRIES, Refused,
+        RelayClient, RelayKey, SERVER_ENTRIES, ServerKey, Settings, SynKey, Total, TotalKey, UNPROVEN_ENTRIES, Until,
     },
     address::IpKey,
     cookie::{Keys, TEXTS},
@@ -69,6 +69,9 @@ pub(crate) static totals: PerCpuHashMap<TotalKey, Total, REASONS> = PerCpuHashMa
 
 #[btf_map]
 pub(crate) static buckets: PerCpuArray<Bucket, REASONS> = PerCpuArray::new();
+
+#[btf_map]
+pub(crate) static noted: PerCpuArray<u64, NOTED_SLOTS> = PerCpuArray::new();
 
 #[btf_map]
 pub(crate) static events: RingBuf<Event, EVENT_RING_BYTES> = RingBuf::new();

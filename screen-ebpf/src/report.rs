@@ -5,14 +5,14 @@ use aya_ebpf::{
     helpers::bpf_ringbuf_query,
 };
 use screen_common::{
-    abi::{EVENT_RING_BYTES, Event, Refused, Settings, TotalKey},
+    abi::{EVENT_RING_BYTES, Event, NOTED_SLOTS, Refused, Settings, TotalKey},
     address::IpKey,
     reason::Reason,
 };
 
 use crate::{
     atomic,
-    maps::{buckets, events, refused, totals},
+    maps::{buckets, events, noted, refused, totals},
 };
 
 /// One more packet, look-up or connection for `reason`.
@@ -69,10 +69,20 @@ pub(crate) fn report(settings: &Settings, reason: Reason, list: u32, parties: &P
     true
 }
 
-/// Notes that a SYN of `address` was turned away: by `list`, or at the limit. To be called at the rate of events: in a flood from ever new
-/// sources a look at this table costs as much as all that led to the verdict, and entries for all would push everybody else's out.
+/// Notes that a SYN of `address` was turned away: by `list`, or at the limit. A source gets its entry when a SYN of it `made` an event, and
+/// others are looked up only where they are likely to have one: in a flood from ever new sources a look at that table costs as much as all
+/// that led to the verdict, and entries for all would push everybody else's out.
 #[inline(always)]
-pub(crate) fn note_refused(address: &IpKey, list: Option<u32>, now_ns: u64) {
+pub(crate) fn note_refused(address: &IpKey, list: Option<u32>, now_ns: u64, made: bool) {
+    let digest = address.digest();
+    let Some(slot) = noted.get_ptr_mut(digest as u32 % NOTED_SLOTS as u32) else { return };
+    // SAFETY: a value of this processor's own, looked up just now.
+    let slot = unsafe { &mut *slot };
+    if made {
+        *slot = digest;
+    } else if *slot != digest {
+        return;
+    }
     if let Some(entry) = refused.get_ptr_mut(address) {
         // SAFETY: looked up just now; counters are added to atomically, the rest may be the last writer's.
         unsafe {
@@ -85,6 +95,9 @@ pub(crate) fn note_refused(address: &IpKey, list: Option<u32>, now_ns: u64) {
             }
             (*entry).last_seen_ns = now_ns;
         }
+        return;
+    }
+    if !made {
         return;
     }
     let fresh = Refused {

@@ -73,7 +73,7 @@ impl Installation {
     ///
     /// No descriptor is left.
     pub fn every_map(&self) -> Result<Maps, KernelError> {
-        let others = [map::UNPROVEN, map::BUCKETS, map::COOKIE_KEYS];
+        let others = [map::UNPROVEN, map::BUCKETS, map::NOTED, map::COOKIE_KEYS];
         Maps::of(&lock(&self.programs), &map::PINNED.into_iter().chain(others).collect::<Vec<_>>())
     }
 

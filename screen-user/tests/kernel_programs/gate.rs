@@ -184,6 +184,28 @@ fn unanswered_syns_take_half_the_limit_and_repeated_ones_the_rest() {
 }
 
 #[test]
+fn a_flood_is_counted_by_source_where_a_syn_of_it_made_an_event() {
+    through_each_entry(|entry| {
+        let kernel = Started::new(&plan()).unwrap();
+        deny(&kernel, "198.18.0.0/15");
+        let totals = || kernel.totals().unwrap().into_iter().find(|(known, _)| *known == Reason::Denied).unwrap().1;
+        let mut sent = 0;
+        while totals().suppressed < 1000 {
+            (0..500).for_each(|_| assert!(!passes(&kernel, entry, "198.18.0.1")));
+            sent += 500;
+        }
+        let of = |client: &str| kernel.refused(client.parse().unwrap()).unwrap();
+        assert_eq!(of("198.18.0.1").unwrap().denied, sent, "events or not");
+
+        let events = totals().events;
+        let others: Vec<String> = (0..2000).map(|number| format!("198.19.{}.{}", number / 250, number % 250)).collect();
+        others.iter().for_each(|client| assert!(!passes(&kernel, entry, client)));
+        let noted = others.iter().filter(|client| of(client).is_some()).count();
+        assert_eq!(noted as u64, totals().events - events, "one entry for each event");
+    });
+}
+
+#[test]
 fn dry_run_counts_and_drops_nothing() {
     through_each_entry(|entry| {
         let kernel = Started::new(&Plan { dry_run: true, ..plan() }).unwrap();
