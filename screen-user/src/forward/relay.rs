@@ -6,14 +6,18 @@
 use std::{
     cell::RefCell,
     io,
-    net::Shutdown,
+    pin::Pin,
     sync::atomic::{AtomicU64, Ordering},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use socket2::SockRef;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::server::TlsStream;
 
 /// Most bytes moved at once, and most bytes kept for a direction that is stuck.
 const CHUNK: usize = 64 * 1024;
@@ -33,6 +37,15 @@ pub struct Traffic {
     pub from_servers: AtomicU64,
 }
 
+/// What is to be sent before anything that a relay reads.
+#[derive(Debug, Default)]
+pub struct Unsent {
+    /// To the client.
+    pub to_client: Vec<u8>,
+    /// To the mail server.
+    pub to_server: Vec<u8>,
+}
+
 /// How a relay ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
@@ -44,19 +57,44 @@ pub enum Ending {
     Idle,
 }
 
+/// One end of a relay.
+pub trait Side: AsyncRead + AsyncWrite + Unpin {
+    /// Makes the close that follows a reset, where there is such a thing.
+    fn reset(&self);
+}
+
+impl Side for TcpStream {
+    fn reset(&self) {
+        // A socket that is gone already needs no reset.
+        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
+    }
+}
+
+impl Side for TlsStream<TcpStream> {
+    fn reset(&self) {
+        self.get_ref().0.reset();
+    }
+}
+
 /// Relays until both directions have ended, one fails, or nothing moves for `idle`.
 ///
 /// A half-close passes through: the other direction goes on. A reset passes through as a reset.
-pub async fn relay(client: TcpStream, server: TcpStream, traffic: &Traffic, idle: Duration) -> Ending {
-    let mut up = Direction::default();
-    let mut down = Direction::default();
+pub async fn relay(
+    mut client: impl Side,
+    mut server: impl Side,
+    unsent: Unsent,
+    traffic: &Traffic,
+    idle: Duration,
+) -> Ending {
+    let mut up = Direction::after(unsent.to_server);
+    let mut down = Direction::after(unsent.to_client);
     loop {
         let moved_before = (up.moved, down.moved);
         let step = tokio::time::timeout(
             idle,
             std::future::poll_fn(|cx| {
-                let up_state = up.poll(cx, &client, &server, &traffic.from_clients)?;
-                let down_state = down.poll(cx, &server, &client, &traffic.from_servers)?;
+                let up_state = up.poll(cx, &mut client, &mut server, &traffic.from_clients)?;
+                let down_state = down.poll(cx, &mut server, &mut client, &traffic.from_servers)?;
                 if (up_state, down_state) == (Progress::Ended, Progress::Ended) {
                     Poll::Ready(Ok::<bool, io::Error>(true))
                 } else if (up.moved, down.moved) == moved_before {
@@ -72,19 +110,13 @@ pub async fn relay(client: TcpStream, server: TcpStream, traffic: &Traffic, idle
             Ok(Ok(true)) => return Ending::Orderly,
             Ok(Ok(false)) => {}
             Ok(Err(_)) => {
-                reset(&client);
-                reset(&server);
+                client.reset();
+                server.reset();
                 return Ending::Reset;
             }
             Err(_) => return Ending::Idle,
         }
     }
-}
-
-/// Makes the close that follows a reset.
-fn reset(stream: &TcpStream) {
-    // A socket that is gone already needs no reset.
-    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,85 +133,113 @@ enum Progress {
 struct Direction {
     kept: Vec<u8>,
     moved: u64,
+    /// Something was written that may still wait in the layer below, as inside TLS.
+    unflushed: bool,
+    /// The end of input has come.
+    ending: bool,
     ended: bool,
 }
 
 impl Direction {
+    fn after(kept: Vec<u8>) -> Self {
+        Self { unflushed: !kept.is_empty(), kept, ..Self::default() }
+    }
+
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        from: &TcpStream,
-        to: &TcpStream,
+        from: &mut impl Side,
+        to: &mut impl Side,
         total: &AtomicU64,
     ) -> Result<Progress, io::Error> {
-        if self.ended {
-            return Ok(Progress::Ended);
-        }
         for _ in 0..CHUNKS_PER_TURN {
-            match self.poll_kept(cx, to) {
-                Poll::Ready(result) => result?,
-                Poll::Pending => return Ok(Progress::Waiting),
+            if self.ended {
+                return Ok(Progress::Ended);
             }
-            match SCRATCH.with_borrow_mut(|buffer| self.poll_move(cx, from, to, buffer)) {
-                Poll::Ready(Ok(0)) => {
-                    self.ended = true;
-                    // The reader may have gone already, which the other direction finds out.
-                    let _ = SockRef::from(to).shutdown(Shutdown::Write);
-                    return Ok(Progress::Ended);
+            match self.poll_step(cx, from, to) {
+                Poll::Ready(result) => {
+                    let count = result? as u64;
+                    self.moved += count;
+                    total.fetch_add(count, Ordering::Relaxed);
                 }
-                Poll::Ready(Ok(count)) => {
-                    self.moved += count as u64;
-                    total.fetch_add(count as u64, Ordering::Relaxed);
+                Poll::Pending => {
+                    self.flush(cx, to)?;
+                    return Ok(Progress::Waiting);
                 }
-                Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => return Ok(Progress::Waiting),
             }
         }
         Ok(Progress::TurnOver)
+    }
+
+    /// Sends what was kept, then moves one chunk, or passes the end of input on.
+    fn poll_step(&mut self, cx: &mut Context<'_>, from: &mut impl Side, to: &mut impl Side) -> Poll<io::Result<usize>> {
+        ready!(self.poll_kept(cx, to))?;
+        if !self.ending {
+            let count = ready!(SCRATCH.with_borrow_mut(|buffer| self.poll_move(cx, from, to, buffer)))?;
+            self.ending = count == 0;
+            return Poll::Ready(Ok(count));
+        }
+        // The reader may have gone already, which the other direction finds out.
+        let _ = ready!(Pin::new(to).poll_shutdown(cx));
+        self.ended = true;
+        Poll::Ready(Ok(0))
     }
 
     /// Reads once and writes what the other side takes at once; the rest is kept. Zero is the end of input.
     fn poll_move(
         &mut self,
         cx: &mut Context<'_>,
-        from: &TcpStream,
-        to: &TcpStream,
+        from: &mut impl Side,
+        to: &mut impl Side,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(from.poll_read_ready(cx))?;
-            let count = match from.try_read(buffer) {
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(error) => return Poll::Ready(Err(error)),
-            };
-            let mut rest = buffer.get(..count).unwrap_or_default();
-            while !rest.is_empty() {
-                match to.try_write(rest) {
-                    Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) => return Poll::Ready(Err(error)),
-                }
-            }
-            self.kept.extend_from_slice(rest);
-            return Poll::Ready(Ok(count));
+        let mut input = ReadBuf::new(buffer);
+        match ready!(Pin::new(from).poll_read(cx, &mut input)) {
+            Ok(()) => {}
+            // A peer that leaves TLS without a word ends it as a bare socket would; SMTP itself tells a whole message from a cut one.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Poll::Ready(Ok(0)),
+            Err(error) => return Poll::Ready(Err(error)),
         }
+        let count = input.filled().len();
+        let mut rest = input.filled();
+        while !rest.is_empty() {
+            match Pin::new(&mut *to).poll_write(cx, rest) {
+                Poll::Ready(written) => rest = rest.get(some(written)?..).unwrap_or_default(),
+                Poll::Pending => break,
+            }
+            self.unflushed = true;
+        }
+        self.kept.extend_from_slice(rest);
+        Poll::Ready(Ok(count))
     }
 
     /// Writes what was kept; ready when nothing is left, and then the memory is given back.
-    fn poll_kept(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<io::Result<()>> {
+    fn poll_kept(&mut self, cx: &mut Context<'_>, to: &mut impl Side) -> Poll<io::Result<()>> {
         while !self.kept.is_empty() {
-            ready!(to.poll_write_ready(cx))?;
-            match to.try_write(&self.kept) {
-                Ok(written) => {
-                    self.kept.drain(..written);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
+            let written = some(ready!(Pin::new(&mut *to).poll_write(cx, &self.kept)))?;
+            self.kept.drain(..written);
+            self.unflushed = true;
         }
         self.kept = Vec::new();
         Poll::Ready(Ok(()))
+    }
+
+    fn flush(&mut self, cx: &mut Context<'_>, to: &mut impl Side) -> io::Result<()> {
+        if self.unflushed
+            && let Poll::Ready(flushed) = Pin::new(to).poll_flush(cx)
+        {
+            self.unflushed = false;
+            return flushed;
+        }
+        Ok(())
+    }
+}
+
+/// How much was written, which is never nothing.
+fn some(written: io::Result<usize>) -> io::Result<usize> {
+    match written {
+        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+        other => other,
     }
 }
 
@@ -214,7 +274,8 @@ mod tests {
         let (gate_server, server) = socket_pair().await;
         let traffic = Arc::new(Traffic::default());
         let counters = Arc::clone(&traffic);
-        let relay = tokio::spawn(async move { relay(gate_client, gate_server, &counters, idle).await });
+        let relay =
+            tokio::spawn(async move { relay(gate_client, gate_server, Unsent::default(), &counters, idle).await });
         Pair { client, server, traffic, relay }
     }
 
@@ -254,7 +315,7 @@ mod tests {
     #[tokio::test]
     async fn a_reset_passes_as_a_reset() {
         let mut pair = pair(LONG).await;
-        reset(&pair.client);
+        pair.client.reset();
         drop(pair.client);
         assert_eq!(pair.server.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
         assert_eq!(pair.relay.await.unwrap(), Ending::Reset);

@@ -22,7 +22,7 @@ use crate::{
     dns::Subscription,
     forward::{
         backend::{self, OpenError, Opened},
-        relay::relay,
+        relay::{Unsent, relay},
     },
     gate::Gate,
     screen::{
@@ -265,7 +265,8 @@ impl Driver {
         match (opened, connection.take_plain()) {
             (Some(Opened { stream, entry }), Some(client)) => {
                 let _relayed = gate.count_relay();
-                relay(client, stream, gate.traffic(), RELAY_IDLE).await;
+                let unsent = Unsent { to_client: connection.take_unsent(), to_server: Vec::new() };
+                relay(client, stream, unsent, gate.traffic(), RELAY_IDLE).await;
                 // The mail server may ask for the client's address until the connection is over.
                 drop(entry);
             }

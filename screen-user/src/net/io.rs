@@ -137,6 +137,11 @@ impl Connection {
         })
     }
 
+    /// Takes out what has not been sent.
+    pub(super) fn take_unsent(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.unsent)
+    }
+
     /// Takes the bare socket out, for a handshake or a relay. `None` inside TLS.
     pub(super) fn take_plain(&mut self) -> Option<TcpStream> {
         match std::mem::replace(&mut self.transport, Transport::Gone) {
