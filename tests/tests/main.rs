@@ -26,6 +26,7 @@ mod proxy;
 mod real_clients;
 mod refusal;
 mod relay;
+mod replay;
 mod startup;
 mod steering;
 mod syn_evidence;

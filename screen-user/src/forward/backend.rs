@@ -17,6 +17,7 @@ use tokio::{
 use crate::{
     config::{Backend, ClientAddress},
     kernel::{Kernel, RelayGuard},
+    net::tls_facts::TlsFacts,
     screen::event::Endpoints,
 };
 
@@ -48,6 +49,8 @@ impl Default for Openings {
 pub struct Opened {
     /// The connection.
     pub stream: TcpStream,
+    /// Which mail server it is.
+    pub address: SocketAddr,
     /// While it lives, the mail server's `getpeername()` shows the client.
     pub entry: Option<RelayGuard>,
 }
@@ -66,9 +69,9 @@ pub enum OpenError {
     /// Too many clients wait for their greeting already.
     #[error("{OPENINGS} clients wait for a backend's greeting, and none got one for {} s", GREETING_LIMIT.as_secs())]
     Crowded,
-    /// It was reached, and did not greet.
+    /// It was reached, and did not greet, or did not answer.
     #[error("backend {address} took the connection and {what}")]
-    NoGreeting {
+    NoAnswer {
         /// Which one.
         address: SocketAddr,
         /// What it did instead.
@@ -86,6 +89,7 @@ pub async fn open(
     client_address: ClientAddress,
     kernel: Option<&Kernel>,
     endpoints: &Endpoints,
+    tls: Option<&TlsFacts>,
 ) -> Result<Opened, OpenError> {
     let Ok(Ok(_place)) = timeout(GREETING_LIMIT, openings.0.acquire()).await else { return Err(OpenError::Crowded) };
     let mut failure =
@@ -96,7 +100,7 @@ pub async fn open(
             Backend::At(address) => *address,
         };
         match timeout(CONNECT_LIMIT, connect(address, client_address, kernel, endpoints)).await {
-            Ok(Ok(opened)) => return greeted(opened, address, client_address, endpoints).await,
+            Ok(Ok(opened)) => return greeted(opened, address, client_address, endpoints, tls).await,
             Ok(Err(source)) => failure = OpenError::Unreachable { address, source },
             Err(_) => failure = OpenError::Unreachable { address, source: io::ErrorKind::TimedOut.into() },
         }
@@ -132,7 +136,7 @@ async fn connect(
         (ClientAddress::ProxyV2 | ClientAddress::ProxyV1 | ClientAddress::None, _) => None,
     };
     let stream = TcpSocket::from_std_stream(socket.into()).connect(address).await?;
-    Ok(Opened { stream, entry })
+    Ok(Opened { stream, address, entry })
 }
 
 /// An IPv6 client can't be shown on an IPv4 socket: it goes to the same port of the IPv6 loopback address.
@@ -153,10 +157,11 @@ async fn greeted(
     address: SocketAddr,
     client_address: ClientAddress,
     endpoints: &Endpoints,
+    tls: Option<&TlsFacts>,
 ) -> Result<Opened, OpenError> {
-    let no_greeting = |what: String| OpenError::NoGreeting { address, what };
+    let no_greeting = |what: String| OpenError::NoAnswer { address, what };
     let header = match client_address {
-        ClientAddress::ProxyV2 => header::v2(endpoints.client, endpoints.server),
+        ClientAddress::ProxyV2 => header::v2(endpoints.client, endpoints.server, tls),
         ClientAddress::ProxyV1 => header::v1(endpoints.client, endpoints.server),
         ClientAddress::Kernel | ClientAddress::None => Vec::new(),
     };

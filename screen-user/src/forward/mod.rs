@@ -4,3 +4,7 @@ pub mod backend;
 pub mod header;
 pub mod probe;
 pub mod relay;
+pub mod replay;
+pub mod survey;
+mod talk;
+mod xclient;

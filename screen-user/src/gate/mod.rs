@@ -8,6 +8,7 @@ mod housekeeping;
 mod left_out;
 mod reload;
 mod run;
+mod survey;
 mod view;
 mod zones;
 
@@ -68,6 +69,7 @@ pub struct Gate {
     history: history::History,
     traffic: Traffic,
     openings: Openings,
+    surveyed: Mutex<survey::Surveyed>,
     started: Instant,
     started_unix: u64,
     /// Whether stopping takes the kernel's programs off.

@@ -39,6 +39,9 @@ use crate::{
 /// How long sessions may go on after `stop`; a second request ends them.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 
+/// How long the mail servers may take to say what they announce before the gate is ready.
+const SURVEY_LIMIT: Duration = Duration::from_secs(2);
+
 /// Where the configuration came from, for `reload`.
 #[derive(Debug)]
 pub(super) struct Source {
@@ -125,6 +128,10 @@ async fn serve(
     });
     tokio::spawn(Arc::clone(&gate).keep_house());
     tokio::spawn(Arc::clone(&gate).log_kernel_events());
+    // The first clients are to be promised what the mail servers keep; those that do not answer at once are not waited for.
+    let surveying = gate.config.load_full();
+    let _ = tokio::time::timeout(SURVEY_LIMIT, gate.survey_once(&surveying)).await;
+    tokio::spawn(Arc::clone(&gate).survey());
     gate.log.info("ready");
     gate.until_told_to_stop(phase, orders).await;
     Ok(())
@@ -163,6 +170,7 @@ fn start(work: Work) -> Result<Arc<Gate>, Failure> {
         history: History::default(),
         traffic: Traffic::default(),
         openings: Openings::default(),
+        surveyed: Mutex::default(),
         started: Instant::now(),
         started_unix: unix_now(),
         detaches: AtomicBool::new(false),

@@ -276,6 +276,7 @@ impl Gate {
                 Some(kernel) => kernel_status(kernel, self.keeper.describe()),
                 None => json!({ "running": false, "mode": "user space only" }),
             },
+            "mail_servers": self.mail_servers(),
             "dnsbl": self.dnsbl.load().as_ref().map(|dnsbl| dnsbl.stats()),
             "notices": *self.notices.lock().unwrap_or_else(PoisonError::into_inner),
         })

@@ -19,15 +19,18 @@ use tokio::{
 use tokio_rustls::{Accept, server::TlsStream};
 
 use crate::{
+    config::ClientAddress,
     dns::Subscription,
     forward::{
         backend::{self, OpenError, Opened},
-        relay::{Unsent, relay},
+        relay::{Side, Unsent, relay},
+        replay::replay,
     },
     gate::Gate,
     screen::{
         Session,
-        event::{DnsblAnswer, Effect, Endpoints, Event, ForwardResult, Interest},
+        event::{DnsblAnswer, Effect, Endpoints, Envelope, Event, ForwardResult, Interest},
+        log::Peer,
         outcome::Outcome,
         syn::Syn,
     },
@@ -46,7 +49,14 @@ const RELAY_IDLE: Duration = Duration::from_secs(3600);
 
 type Handshake = Box<Accept<TcpStream>>;
 type LookUp = Pin<Box<dyn Future<Output = (Subscription, Option<DnsblAnswer>)> + Send>>;
-type Opening = Pin<Box<dyn Future<Output = Result<Opened, OpenError>> + Send>>;
+type Opening = Pin<Box<dyn Future<Output = Result<Taken, OpenError>> + Send>>;
+
+/// A mail server has taken the client.
+struct Taken {
+    opened: Opened,
+    /// What each of the two has said that the other has not heard.
+    unsent: Unsent,
+}
 
 /// What woke a session.
 enum Wake {
@@ -56,7 +66,7 @@ enum Wake {
     Dnsbl(Subscription, DnsblAnswer),
     DnsblDone,
     Handshake(Box<io::Result<TlsStream<TcpStream>>>),
-    Opened(Result<Opened, OpenError>),
+    Opened(Result<Taken, OpenError>),
 }
 
 /// One client: its connection, its session, and what the session waits for. What is rarely there is boxed: this is most of what a
@@ -71,7 +81,7 @@ pub(super) struct Driver {
     tls_wanted: bool,
     handshake: Option<Handshake>,
     opening: Option<Opening>,
-    opened: Option<Box<Opened>>,
+    taken: Option<Box<Taken>>,
     ended: Option<Box<Outcome>>,
     syn: Option<Syn>,
     in_tls: bool,
@@ -93,7 +103,7 @@ impl Driver {
             tls_wanted: false,
             handshake: None,
             opening: None,
-            opened: None,
+            taken: None,
             ended: None,
             syn,
             in_tls: false,
@@ -167,15 +177,15 @@ impl Driver {
                 // What the client did wrong in its handshake is TLS's business; to SMTP it has gone.
                 Err(_) => self.event(Event::PeerClosed),
             },
-            Wake::Opened(Ok(opened)) => {
-                self.opened = Some(Box::new(opened));
+            Wake::Opened(Ok(taken)) => {
+                self.taken = Some(Box::new(taken));
                 self.event(Event::Forwarded(ForwardResult::Accepted));
             }
             Wake::Opened(Err(error)) => {
                 self.gate.log().warn(error.to_string());
                 self.event(Event::Forwarded(match error {
                     OpenError::Unreachable { .. } | OpenError::Crowded => ForwardResult::Unreachable,
-                    OpenError::NoGreeting { .. } => ForwardResult::Failed,
+                    OpenError::NoAnswer { .. } => ForwardResult::Failed,
                 }));
             }
         }
@@ -205,7 +215,8 @@ impl Driver {
                     self.in_tls = true;
                     self.gate.tls_begins();
                 }
-                Effect::Forward => self.forward(),
+                Effect::Forward => self.forward(None),
+                Effect::Replay(envelope) => self.forward(Some(envelope)),
                 Effect::End(mut outcome) => {
                     outcome.syn = self.syn.take();
                     self.ended = Some(outcome);
@@ -229,13 +240,19 @@ impl Driver {
         }
     }
 
-    fn forward(&mut self) {
+    /// Has the mail server take the client: from its greeting on, or after it has heard what the client has said.
+    fn forward(&mut self, envelope: Option<Box<Envelope>>) {
         let gate = Arc::clone(&self.gate);
         let endpoints = self.session.endpoints();
+        let tls = self.connection.tls_facts();
         let mut opening: Opening = Box::pin(async move {
             let config = gate.config();
-            backend::open(gate.openings(), &config.forward.to, config.forward.client_address, gate.kernel(), &endpoints)
-                .await
+            let (to, way) = (&config.forward.to, config.forward.client_address);
+            let opened = backend::open(gate.openings(), to, way, gate.kernel(), &endpoints, tls.as_ref()).await?;
+            match envelope {
+                Some(envelope) => say_again(&gate, opened, *envelope, &endpoints, way).await,
+                None => Ok(Taken { opened, unsent: Unsent::default() }),
+            }
         });
         // Begun at once, so that clients stand before the mail server in the order in which they were decided on.
         let begun = opening.as_mut().poll(&mut Context::from_waker(Waker::noop()));
@@ -258,24 +275,57 @@ impl Driver {
         }
         self.timer = None;
         self.lookup = None;
-        let opened = self.opened.take().map(|opened| *opened);
+        let taken = self.taken.take().map(|taken| *taken);
+        // A connection that goes on in TLS keeps its place among those.
+        let _in_tls = std::mem::take(&mut self.in_tls).then(|| InTls(Arc::clone(&gate)));
         // The client may be told the end of its session while the driver lingers over its socket: its place is free by then.
         let mut connection = std::mem::replace(&mut self.connection, Connection::gone());
         drop(self);
-        match (opened, connection.take_plain()) {
-            (Some(Opened { stream, entry }), Some(client)) => {
-                let _relayed = gate.count_relay();
-                let unsent = Unsent { to_client: connection.take_unsent(), to_server: Vec::new() };
-                relay(client, stream, unsent, gate.traffic(), RELAY_IDLE).await;
-                // The mail server may ask for the client's address until the connection is over.
-                drop(entry);
-            }
-            (None, Some(client)) => {
-                connection.transport = Transport::Plain(client);
-                close(connection).await;
-            }
-            (_, None) => close(connection).await,
+        let Some(Taken { opened, mut unsent }) = taken else { return close(connection).await };
+        unsent.to_client.splice(..0, connection.take_unsent());
+        match connection.transport {
+            Transport::Plain(client) => carry(&gate, client, opened, unsent).await,
+            Transport::Tls(client) => carry(&gate, *client, opened, unsent).await,
+            Transport::Gone => {}
         }
+    }
+}
+
+/// Relays until both sides have ended. Until then the mail server may ask for the client's address.
+async fn carry(gate: &Arc<Gate>, client: impl Side, opened: Opened, unsent: Unsent) {
+    let _relayed = gate.count_relay();
+    relay(client, opened.stream, unsent, gate.traffic(), RELAY_IDLE).await;
+    drop(opened.entry);
+}
+
+/// Tells the mail server what the client has said.
+async fn say_again(
+    gate: &Gate,
+    mut opened: Opened,
+    envelope: Envelope,
+    endpoints: &Endpoints,
+    way: ClientAddress,
+) -> Result<Taken, OpenError> {
+    // Who knows the client's address by other means is not told again.
+    let introduce = (way == ClientAddress::None).then_some(endpoints);
+    let address = opened.address;
+    match replay(&mut opened.stream, &envelope, introduce).await {
+        Ok(answer) => {
+            if let Some(refusal) = answer.refusal {
+                gate.log().info(format!("backend {address} {refusal} for {}", Peer(endpoints.client)));
+            }
+            Ok(Taken { opened, unsent: Unsent { to_client: answer.bytes, to_server: envelope.behind.into_vec() } })
+        }
+        Err(what) => Err(OpenError::NoAnswer { address, what }),
+    }
+}
+
+/// The other end of [`Gate::tls_begins`], for a connection that outlives its session.
+struct InTls(Arc<Gate>);
+
+impl Drop for InTls {
+    fn drop(&mut self) {
+        self.0.tls_ended();
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
+use super::tls_facts::TlsFacts;
 use crate::screen::{PEEK_LIMIT, READ_LIMIT, event::Interest};
 
 /// What came from a client.
@@ -135,6 +136,14 @@ impl Connection {
             (Err(_), _) | (Ok(()), []) => Input::Closed,
             (Ok(()), bytes) => Input::Received(bytes.to_vec()),
         })
+    }
+
+    /// What there is to say of TLS, if the connection is in it.
+    pub(super) fn tls_facts(&self) -> Option<TlsFacts> {
+        match &self.transport {
+            Transport::Tls(stream) => Some(TlsFacts::of(stream.get_ref().1)),
+            Transport::Plain(_) | Transport::Gone => None,
+        }
     }
 
     /// Takes out what has not been sent.

@@ -7,3 +7,4 @@ pub mod listener;
 pub mod proxy;
 mod proxy_wait;
 pub mod tls;
+pub mod tls_facts;

@@ -55,7 +55,7 @@ pub enum Event<'a> {
     Dnsbl(&'a DnsblAnswer),
     /// The TLS handshake that [`Effect::StartTls`] asked for succeeded.
     TlsEstablished,
-    /// What became of [`Effect::Forward`].
+    /// What became of [`Effect::Forward`] or [`Effect::Replay`].
     Forwarded(ForwardResult),
 }
 
@@ -94,10 +94,23 @@ pub enum ForwardResult {
     Accepted,
     /// No mail server could be reached.
     Unreachable,
-    /// A mail server was reached and then failed before it greeted.
+    /// A mail server was reached and then failed: before it greeted, or before it answered what was said again.
     Failed,
     /// The client left while it waited.
     ClientLeft,
+}
+
+/// What a client said that has to be said again to the mail server, when it goes on there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// Its HELO or EHLO, if it said one; without the line end, as all three.
+    pub hello: Option<Box<[u8]>>,
+    /// Its MAIL.
+    pub mail: Box<[u8]>,
+    /// Its RCPT, whose answer it waits for.
+    pub rcpt: Box<[u8]>,
+    /// What came behind that in the same read, at most [`super::READ_LIMIT`] bytes.
+    pub behind: Box<[u8]>,
 }
 
 /// Which input of the client a session wants to hear of.
@@ -134,6 +147,9 @@ pub enum Effect {
     StartTls,
     /// Hand the client to the mail server; answer with [`Event::Forwarded`].
     Forward,
+    /// Hand the client to the mail server in the middle of its session: say there what it has said, and pass the last answer on to it,
+    /// with all that follows. Answer with [`Event::Forwarded`].
+    Replay(Box<Envelope>),
     /// The session is over: flush what was sent, close the connection, keep the outcome.
     /// After [`ForwardResult::Accepted`] the connection is the relay's and stays open.
     End(Box<Outcome>),

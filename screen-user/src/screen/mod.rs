@@ -7,8 +7,10 @@ pub mod dnsbl;
 mod early;
 mod engine;
 pub mod event;
+mod extensions;
 mod flags;
 mod footer;
+mod keywords;
 mod ladder;
 pub mod log;
 pub mod outcome;
@@ -26,6 +28,7 @@ mod tests;
 mod text;
 
 pub use self::{
+    extensions::Extensions,
     records::DEFAULT_CAPACITY as DEFAULT_RECORD_CAPACITY,
     session::Session,
     shared::{Screen, Snapshot, TlsState},

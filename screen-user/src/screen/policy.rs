@@ -58,6 +58,9 @@ pub struct Policy {
     pub tls: TlsLevel,
     /// Queues and per-client connections.
     pub limits: Limits,
+    /// Whether a client that has passed the deep tests goes on to the mail server in the same session (`forward.after_deep_tests`); if
+    /// not, it is asked to come back (spec 4.5).
+    pub replays: bool,
     /// Words for list decisions.
     pub log_style: LogStyle,
     /// How long a client that failed with `drop` is denied without a new look; zero: screened again every time.

@@ -52,6 +52,8 @@ pub(super) enum State {
     Handshake,
     /// Waiting for the mail server.
     Forwarding,
+    /// Waiting for the mail server's answer to what the client has said to the dummy engine.
+    Replaying,
     /// Over.
     Ended,
 }
@@ -146,6 +148,11 @@ impl Session {
                     self.forwarded(result, &mut turn);
                 }
             }
+            State::Replaying => {
+                if let Event::Forwarded(result) = event {
+                    self.replayed(result, &mut turn);
+                }
+            }
             State::Ended => {}
         }
         turn.effects
@@ -156,7 +163,7 @@ impl Session {
         let mut turn = Turn::new(screen, now);
         match self.state {
             State::Ended => return Vec::new(),
-            State::Forwarding => turn.screen.end_forward(),
+            State::Forwarding | State::Replaying => turn.screen.end_forward(),
             State::Early | State::Engine | State::Handshake => {}
         }
         self.end(Verdict::Aborted, &mut turn);
@@ -255,6 +262,19 @@ impl Session {
 
     /// Spec 1.11, step by step.
     pub(super) fn conclude(&mut self, turn: &mut Turn<'_>) {
+        self.settle(turn);
+        if self.flags.no_forward {
+            self.finish(turn);
+        } else {
+            self.state = State::Forwarding;
+            turn.screen.begin_forward();
+            turn.push(Effect::Watch(Interest::Nothing));
+            turn.push(Effect::Forward);
+        }
+    }
+
+    /// Logs and remembers what was passed.
+    pub(super) fn settle(&mut self, turn: &mut Turn<'_>) {
         if self.flags.any_fail() {
             self.flags.pass = TestSet::default();
         }
@@ -274,14 +294,6 @@ impl Session {
             }
         }
         self.settled = true;
-        if self.flags.no_forward {
-            self.finish(turn);
-        } else {
-            self.state = State::Forwarding;
-            turn.screen.begin_forward();
-            turn.push(Effect::Watch(Interest::Nothing));
-            turn.push(Effect::Forward);
-        }
     }
 
     /// Says the last words, if anybody listens, and ends.
@@ -325,7 +337,7 @@ impl Session {
     }
 
     /// The very last step: counts are released, nothing comes after.
-    fn end(&mut self, verdict: Verdict, turn: &mut Turn<'_>) {
+    pub(super) fn end(&mut self, verdict: Verdict, turn: &mut Turn<'_>) {
         if let Some(line) = turn.screen.leave(self.client) {
             turn.log(line);
         }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{
     dnsbl::{Tally, judge},
     event::DnsblAnswer,
+    extensions::Extensions,
     log::LogLine,
     policy::Policy,
     record::{Client, Record, Stamp, Test},
@@ -31,6 +32,7 @@ pub enum TlsState {
 pub struct Screen {
     policy: Arc<Policy>,
     tls: TlsState,
+    extensions: Extensions,
     time_zone: TimeZone,
     checking: u32,
     forwarding: u32,
@@ -90,6 +92,7 @@ impl Screen {
         Self {
             policy: Arc::new(policy),
             tls: TlsState::Absent,
+            extensions: Extensions::NONE,
             time_zone: TimeZone::system(),
             checking: 0,
             forwarding: 0,
@@ -107,6 +110,11 @@ impl Screen {
     /// Whether STARTTLS can be served, and if not, what to say.
     pub fn set_tls(&mut self, tls: TlsState) {
         self.tls = tls;
+    }
+
+    /// What the mail servers have in common, for sessions that may go on to one of them.
+    pub fn set_extensions(&mut self, extensions: Extensions) {
+        self.extensions = extensions;
     }
 
     /// Where the `$localtime` of reject footers is local; at first the system's own zone.
@@ -196,6 +204,10 @@ impl Screen {
 
     pub(super) const fn tls(&self) -> TlsState {
         self.tls
+    }
+
+    pub(super) const fn extensions(&self) -> Extensions {
+        self.extensions
     }
 
     pub(super) const fn time_zone(&self) -> &TimeZone {

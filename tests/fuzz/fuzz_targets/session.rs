@@ -34,6 +34,7 @@ struct Rules {
     disable_vrfy: bool,
     soft_bounce: bool,
     footer: bool,
+    replays: bool,
     tls: u8,
     early: u8,
     listed: u8,
@@ -111,6 +112,7 @@ fn policy_of(rules: &Rules) -> Policy {
         test.action = action(rules.deep);
     }
     policy.tls = [TlsLevel::None, TlsLevel::May, TlsLevel::Encrypt][usize::from(rules.tls % 3)];
+    policy.replays = rules.replays;
     policy.smtp.helo_required = rules.helo_required;
     policy.smtp.disable_vrfy = rules.disable_vrfy;
     policy.smtp.soft_bounce = rules.soft_bounce;

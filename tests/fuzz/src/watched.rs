@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use screen_user::screen::{
-    Session,
+    READ_LIMIT, Session,
     event::{Effect, Endpoints, Event, ForwardResult, Standing},
     outcome::Verdict,
 };
@@ -19,6 +19,7 @@ pub struct Watched {
     session: Session,
     timer: Option<Duration>,
     forwards: bool,
+    replays: bool,
     barred: bool,
     ended: bool,
     in_tls: bool,
@@ -42,6 +43,7 @@ impl Watched {
             session,
             timer: None,
             forwards: false,
+            replays: false,
             barred: false,
             ended: false,
             in_tls: false,
@@ -159,13 +161,20 @@ impl Watched {
                     assert!(!self.barred && !self.in_tls && !self.forwards, "handed over, and must not be");
                     self.forwards = true;
                 }
+                Effect::Replay(envelope) => {
+                    assert!(!self.barred && !self.forwards && !self.replays, "handed over, and must not be");
+                    let lines = [&envelope.mail, &envelope.rcpt].into_iter().chain(&envelope.hello);
+                    assert!(lines.into_iter().all(|line| !line.contains(&b'\n')), "two lines in one: {envelope:?}");
+                    assert!(envelope.behind.len() <= READ_LIMIT);
+                    self.replays = true;
+                }
                 Effect::StartTls => {
                     assert!(!self.in_tls, "TLS in TLS");
                     self.in_tls = true;
                 }
                 Effect::End(outcome) => {
                     let accepted = forwarded == Some(ForwardResult::Accepted);
-                    assert_eq!(outcome.was_forwarded(), self.forwards && accepted, "{outcome:?}");
+                    assert_eq!(outcome.was_forwarded(), (self.forwards || self.replays) && accepted, "{outcome:?}");
                     assert!(!self.barred || outcome.verdict != Verdict::Forwarded);
                     self.ended = true;
                 }

@@ -39,7 +39,6 @@ pub(super) fn config(values: &mut Values<'_>, directory: &Path) -> Option<Config
     let (policy, memory_only) = policy::policy(values, &hostname);
     let kernel = kernel::kernel(values, layout);
     let forward = forward::forward(values, layout, kernel.enabled);
-    policy::explain_deep_tests(values, &policy);
     let tls = tls::tls(values, policy.tls);
     let backend = if memory_only { CacheBackend::Memory } else { CacheBackend::Embedded };
     Some(Config {

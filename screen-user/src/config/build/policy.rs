@@ -65,6 +65,7 @@ pub(super) fn policy(values: &mut Values<'_>, hostname: &str) -> (Policy, bool) 
                 ipv6: values.number("limits.client_prefix.ipv6", 0..=128),
             },
         },
+        replays: values.word("forward.after_deep_tests", &[("continue", true), ("reconnect", false)], true),
         log_style: values.word("log.style", &styles, LogStyle::Respectful),
         remember_failures: values.duration("kernel.remember_failures", Duration::ZERO),
         retention: values.duration("cache.retention", SECOND),
@@ -72,19 +73,6 @@ pub(super) fn policy(values: &mut Values<'_>, hostname: &str) -> (Policy, bool) 
         hostname: hostname.to_owned(),
     };
     (policy, memory_only)
-}
-
-/// Says what is done instead of `forward.after_deep_tests = "continue"`.
-pub(super) fn explain_deep_tests(values: &mut Values<'_>, policy: &Policy) {
-    let goes_on = values.word("forward.after_deep_tests", &[("continue", true), ("reconnect", false)], true);
-    let deep = [policy.pipelining, policy.non_smtp_command, policy.bare_newline];
-    if goes_on && deep.iter().any(|test| test.enabled) {
-        values.notices.push(
-            "forward.after_deep_tests = \"continue\": this version can't replay a session; clients that pass the deep tests are asked \
-             to come back, as with \"reconnect\""
-                .to_owned(),
-        );
-    }
 }
 
 /// Whether results are remembered at all, and whether in memory only.

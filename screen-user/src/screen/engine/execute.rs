@@ -4,6 +4,7 @@ use super::{
     Engine, address,
     command::{UNKNOWN, Verb, word},
     line::Line,
+    replay::Recipient,
 };
 use crate::screen::{
     event::{Effect, Interest},
@@ -122,6 +123,7 @@ impl Session {
         if name.is_empty() {
             return self.say("501 Syntax: HELO hostname", turn);
         }
+        engine.hello = "HELO";
         engine.helo = Some(name.into());
         engine.sender = None;
         self.say(&format!("250 {}", self.policy.hostname), turn);
@@ -132,6 +134,7 @@ impl Session {
         if name.is_empty() {
             return self.say("501 Syntax: EHLO hostname", turn);
         }
+        engine.hello = "EHLO";
         engine.helo = Some(name.into());
         engine.sender = None;
         engine.esmtp = true;
@@ -149,24 +152,36 @@ impl Session {
             return self.say("501 5.5.4 Syntax: MAIL FROM:<address>", turn);
         };
         engine.sender = Some(sender);
+        engine.mail = arguments.into();
         self.say("250 2.1.0 Ok", turn);
     }
 
     fn rcpt(&mut self, arguments: &[u8], engine: &mut Engine, turn: &mut Turn<'_>) {
-        let Some(sender) = &engine.sender else {
+        if engine.sender.is_none() {
             return self.say("503 5.5.1 Error: need MAIL command", turn);
-        };
+        }
         let Some(recipient) = address::extract(arguments) else {
             return self.say("501 5.5.4 Syntax: RCPT TO:<address>", turn);
         };
+        if self.goes_on(engine) {
+            engine.waiting =
+                Some(Recipient { address: recipient, arguments: arguments.into(), behind: Box::default() });
+            self.state = State::Replaying;
+            return;
+        }
+        self.reject_recipient(&recipient, engine, turn);
+    }
+
+    pub(super) fn reject_recipient(&self, recipient: &[u8], engine: &mut Engine, turn: &mut Turn<'_>) {
         engine.recipients = engine.recipients.saturating_add(1);
+        let sender = engine.sender.as_deref().unwrap_or_default();
         let utf8 = self.policy.smtp.smtputf8;
         let reply = self.recipient_reply.text(self.endpoints.client, self.dnsbl_name());
         turn.log(LogLine::RejectRcpt(Box::new(RejectRcpt {
             client: self.endpoints.client,
             reply: soften(&reply, self.policy.smtp.soft_bounce).into_owned(),
             sender: printable(&external_address(sender), utf8),
-            recipient: printable(&external_address(&recipient), utf8),
+            recipient: printable(&external_address(recipient), utf8),
             esmtp: engine.esmtp,
             helo: printable(engine.helo.as_deref().unwrap_or_default(), utf8),
         })));

@@ -5,11 +5,13 @@ mod command;
 mod ehlo;
 mod execute;
 mod line;
+mod replay;
 mod tests_of_lines;
 
 use super::{
     event::{Effect, Event, Interest},
     flags::TestSet,
+    keywords::Keywords,
     log::LimitReached,
     outcome::SmtpEvidence,
     policy::Policy,
@@ -20,8 +22,8 @@ use super::{
 };
 
 use self::{
-    ehlo::Keywords,
     line::{Lines, Step},
+    replay::Recipient,
 };
 
 /// What the dummy engine knows of a session.
@@ -34,8 +36,16 @@ pub(super) struct Engine {
     farewell: bool,
     esmtp: bool,
     tls: bool,
+    /// The last of HELO and EHLO.
+    hello: &'static str,
     helo: Option<Box<[u8]>>,
     sender: Option<Box<[u8]>>,
+    /// What followed the verb of the MAIL that gave the sender.
+    mail: Box<[u8]>,
+    /// The recipient that the mail server is asked about.
+    waiting: Option<Recipient>,
+    /// The mail server was asked, and did not answer.
+    sent_back: bool,
     /// What the last EHLO reply left out.
     discarded: Keywords,
     commands: u32,
@@ -46,7 +56,8 @@ pub(super) struct Engine {
 impl Engine {
     pub(super) fn kept_bytes(&self) -> usize {
         let length = |text: &Option<Box<[u8]>>| text.as_ref().map_or(0, |text| text.len());
-        self.lines.kept_bytes() + length(&self.helo) + length(&self.sender)
+        let waiting = self.waiting.as_ref().map_or(0, Recipient::kept_bytes);
+        self.lines.kept_bytes() + length(&self.helo) + length(&self.sender) + self.mail.len() + waiting
     }
 
     pub(super) fn evidence(&self, policy: &Policy) -> SmtpEvidence {
@@ -77,8 +88,12 @@ impl Session {
             farewell,
             esmtp: false,
             tls: false,
+            hello: "",
             helo: None,
             sender: None,
+            mail: Box::default(),
+            waiting: None,
+            sent_back: false,
             discarded: Keywords::default(),
             commands: 0,
             recipients: 0,
@@ -129,7 +144,7 @@ impl Session {
         }
     }
 
-    /// One read: every complete line in it is processed, a partial one is kept.
+    /// One read.
     fn received(&mut self, bytes: &[u8], turn: &mut Turn<'_>) {
         let Some(engine) = &mut self.engine else {
             return;
@@ -139,6 +154,14 @@ impl Session {
         if limit > 0 && engine.bytes > limit {
             return self.reach(LimitReached::SessionBytes, turn);
         }
+        self.process(bytes, turn);
+    }
+
+    /// Every complete line is processed, a partial one is kept.
+    fn process(&mut self, bytes: &[u8], turn: &mut Turn<'_>) {
+        let Some(engine) = &mut self.engine else {
+            return;
+        };
         // Lines may borrow from what is kept, while commands change the rest of the engine.
         let mut lines = std::mem::take(&mut engine.lines);
         let mut rest = bytes;
@@ -152,6 +175,9 @@ impl Session {
                 Step::TooLong => self.reach(LimitReached::CommandLength, turn),
                 Step::NeedMore => break,
             }
+        }
+        if self.state == State::Replaying {
+            return self.replay(rest, turn);
         }
         // What came before a handshake is not kept past it: it must not be taken for something that came through TLS (RFC 3207 section 4.2).
         if let Some(engine) = &mut self.engine

@@ -170,6 +170,7 @@ pub(super) fn policy(config: &Value) -> Policy {
         log_style: LogStyle::Respectful,
         remember_failures: Duration::ZERO,
         retention: Duration::from_secs(7 * 86400),
+        replays: false,
         remember_results: config["cache"].as_bool().unwrap(),
     }
 }

@@ -356,6 +356,7 @@ impl World {
                     connection.input.clear();
                     connection.handshake = true;
                 }
+                Effect::Replay(_) => unreachable!("the scenarios are postscreen's, which never goes on"),
                 Effect::Forward => connection.forwarding = true,
                 Effect::End(_) => {
                     connection.timer = None;

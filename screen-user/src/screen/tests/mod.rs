@@ -6,6 +6,7 @@ mod ladder;
 mod limits;
 mod memory;
 mod properties;
+mod replay;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -81,6 +82,7 @@ pub(super) fn policy() -> Policy {
             post_queue: 100,
             client_prefix: ClientPrefix { ipv4: 32, ipv6: 64 },
         },
+        replays: false,
         log_style: LogStyle::Respectful,
         remember_failures: Duration::ZERO,
         retention: seconds(7 * DAY),

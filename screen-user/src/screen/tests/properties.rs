@@ -70,7 +70,7 @@ fn happening() -> impl Strategy<Value = Happening> {
 
 fn rules() -> impl Strategy<Value = Policy> {
     let action = || select(vec![Action::Ignore, Action::Enforce, Action::Drop]);
-    (any::<[bool; 8]>(), action(), action(), action(), 0_u32..4, -2_i32..2).prop_map(
+    (any::<[bool; 9]>(), action(), action(), action(), 0_u32..4, -2_i32..2).prop_map(
         |(on, early, zones, later, limit, allow)| {
             let mut rules = deep(later);
             rules.pregreet.teaser = if on[0] { "hello".into() } else { String::new() };
@@ -86,6 +86,7 @@ fn rules() -> impl Strategy<Value = Policy> {
             rules.smtp.reject_footer =
                 if on[6] { "\\c, see $server_name\\nat $localtime".into() } else { String::new() };
             rules.remember_failures = if on[7] { seconds(600) } else { Duration::ZERO };
+            rules.replays = on[8];
             rules.limits =
                 Limits { client_connections: limit, pre_queue: limit * 2, post_queue: limit, ..rules.limits };
             rules

@@ -1,0 +1,119 @@
+//! What the mail servers announce: clients that may go on to them in the middle of a session are promised no more.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{Arc, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::{Gate, Phase};
+use crate::{
+    config::{Backend, Config},
+    forward::{backend, survey},
+    screen::{Extensions, event::Endpoints, record::Test},
+};
+
+/// Between two visits to mail servers that have answered.
+const REST: Duration = Duration::from_secs(300);
+/// Until the first next visit to one that has not; twice as long each time, up to a minute.
+const SOON: Duration = Duration::from_secs(2);
+const NOT_SO_SOON: Duration = Duration::from_secs(60);
+/// How often it is looked whether there is another configuration.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What mail servers have announced, by address.
+pub(super) type Surveyed = HashMap<SocketAddr, Extensions>;
+
+impl Gate {
+    /// Visits the mail servers from time to time, and after each change of the configuration, until the gate stops.
+    pub(super) async fn survey(self: Arc<Self>) {
+        let mut config = self.config.load_full();
+        let mut wait = SOON;
+        loop {
+            wait = if self.survey_once(&config).await { REST } else { wait.saturating_mul(2).min(NOT_SO_SOON) };
+            let next = Instant::now() + wait;
+            while Instant::now() < next && Arc::ptr_eq(&config, &self.config.load()) {
+                if *self.phase.borrow() > Phase::Running {
+                    return;
+                }
+                sleep(TICK).await;
+            }
+            let current = self.config.load_full();
+            if !Arc::ptr_eq(&config, &current) {
+                wait = SOON;
+            }
+            config = current;
+        }
+    }
+
+    /// Visits each mail server once, and tells the protocol core what they have in common. Returns whether all have answered. Who has not
+    /// counts as when it answered last.
+    pub(super) async fn survey_once(&self, config: &Config) -> bool {
+        let deep = [Test::Pipelining, Test::NonSmtpCommand, Test::BareNewline];
+        if !config.policy.replays || !deep.into_iter().any(|test| config.policy.enables(test)) {
+            return true;
+        }
+        let servers = servers(config);
+        let mut answered = true;
+        for choices in &servers {
+            let mut found = false;
+            for &server in choices {
+                if let Ok(extensions) = self.visit(config, server).await {
+                    self.surveyed().insert(server, extensions);
+                    found = true;
+                    break;
+                }
+            }
+            answered &= found;
+        }
+        let mut surveyed = self.surveyed();
+        surveyed.retain(|server, _| servers.iter().flatten().any(|known| known == server));
+        let common = surveyed.values().copied().reduce(Extensions::and).unwrap_or(Extensions::NONE);
+        drop(surveyed);
+        self.screen().set_extensions(common);
+        answered
+    }
+
+    /// What `status` says of the mail servers.
+    pub(super) fn mail_servers(&self) -> Value {
+        let mut servers: Vec<_> = self.surveyed().iter().map(|(server, extensions)| (*server, *extensions)).collect();
+        servers.sort_by_key(|(server, _)| *server);
+        servers.into_iter().map(|(server, known)| json!({ "address": server, "announces": known.words() })).collect()
+    }
+
+    fn surveyed(&self) -> MutexGuard<'_, Surveyed> {
+        self.surveyed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What one mail server announces to this host.
+    async fn visit(&self, config: &Config, server: SocketAddr) -> Result<Extensions, String> {
+        let endpoints = Endpoints { client: SocketAddr::new(loopback(server), server.port()), server };
+        let (address, kernel) = (config.forward.client_address, self.kernel());
+        let opened = backend::open(self.openings(), &[Backend::At(server)], address, kernel, &endpoints, None).await;
+        let mut opened = opened.map_err(|error| error.to_string())?;
+        survey::extensions(&mut opened.stream, &config.policy.hostname).await
+    }
+}
+
+/// Where to ask: for each mail server the addresses that it may have.
+fn servers(config: &Config) -> Vec<Vec<SocketAddr>> {
+    let at = |backend: &Backend| match backend {
+        Backend::At(address) => vec![*address],
+        Backend::Local => {
+            let port = config.ports.first().copied().unwrap_or(25);
+            vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port), SocketAddr::new(Ipv6Addr::LOCALHOST.into(), port)]
+        }
+    };
+    config.forward.to.iter().map(at).collect()
+}
+
+fn loopback(server: SocketAddr) -> IpAddr {
+    match server {
+        SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    }
+}
