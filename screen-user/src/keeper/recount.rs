@@ -9,8 +9,11 @@ use crate::{
     },
 };
 
-/// Counts anew, where the kernel can.
+/// Counts anew, where the kernel can, and forgets what a former gate has left of its relayed connections.
 pub(super) fn at_start(installation: &Installation, log: &Log) {
+    if let Err(error) = installation.forget_former_relays() {
+        log.warn(format!("relayed connections of a former gate are not forgotten: {}", chain(&error)));
+    }
     if installation.finds_servers()
         && let Err(failure) = recount(installation, log)
     {

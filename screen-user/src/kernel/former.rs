@@ -15,9 +15,18 @@ use screen_common::{
 
 use super::{KernelError, maps::data, pins::Pins, syscall};
 
-/// The maps that a successor goes on with. Counts and the marks that pair them are kept together or not at all.
-pub(super) const KEPT: [&str; 7] =
-    [map::CLIENTS, map::COUNTED, map::REFUSED, map::TOTALS, map::SERVERS, map::BOUND, map::OF_SERVER];
+/// The maps that a successor goes on with. Counts and the marks that pair them are kept together or not at all. The relay's connections are
+/// kept because the screener of a keeper that is gone may still make some, and none of them may pass for this host's own.
+pub(super) const KEPT: [&str; 8] = [
+    map::CLIENTS,
+    map::COUNTED,
+    map::REFUSED,
+    map::TOTALS,
+    map::SERVERS,
+    map::BOUND,
+    map::OF_SERVER,
+    map::RELAY_CLIENTS,
+];
 
 /// What was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

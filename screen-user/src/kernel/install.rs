@@ -34,6 +34,7 @@ use super::{
     plan::Plan,
     prefix::address_of,
     recount::{self, Recount},
+    relay::FormerRelays,
     sock_diag,
     status::Attached,
     syscall,
@@ -82,6 +83,7 @@ pub struct Installation {
     /// Whether the last look at the mail server's listeners failed.
     blind: AtomicBool,
     messages: Mutex<Option<Messages>>,
+    former_relays: Mutex<FormerRelays>,
     interfaces: Mutex<Interfaces>,
     attached: Vec<&'static str>,
     /// Whether sockets can be walked over.
@@ -125,6 +127,7 @@ impl Installation {
         carry_over(&pins, former, &mut ebpf)?;
         let listeners = Maps::of(&ebpf, &[map::LISTENERS])?.take(map::LISTENERS)?;
         let backlog = Backlog::new(Maps::of(&ebpf, &[map::HUNG])?.take(map::HUNG)?);
+        let former_relays = FormerRelays::of(Maps::of(&ebpf, &[map::RELAY_CLIENTS])?.take(map::RELAY_CLIENTS)?);
         let messages = if plan.debug { Some(Messages::of(&mut ebpf)?) } else { None };
         let interfaces = Interfaces::new(plan, Maps::of(&ebpf, &[map::MUTE])?.take(map::MUTE)?);
         let mut attached =
@@ -143,6 +146,7 @@ impl Installation {
             recounting: Mutex::new(()),
             blind: AtomicBool::new(false),
             messages: Mutex::new(messages),
+            former_relays: Mutex::new(former_relays),
             walks: walk.is_ok(),
             notes: mounted.into_iter().chain(walk.err().map(|error| no_walk(&error))).collect(),
             interfaces: Mutex::new(interfaces),
@@ -273,6 +277,16 @@ impl Installation {
     /// The kernel has no such walk.
     pub fn look_at_sockets(&self) -> Result<(), KernelError> {
         if self.walks { object::walk(&mut lock(&self.programs)).map(drop) } else { Ok(()) }
+    }
+
+    /// Forgets the relayed connections of a former gate that have ended, in the network namespace of the start; to be called once, when the
+    /// programs are at work.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not tell of its sockets.
+    pub fn forget_former_relays(&self) -> Result<(), KernelError> {
+        lock(&self.former_relays).forget_ended()
     }
 
     /// Holds the counts of connections against the kernel's own table of sockets, and puts right what is wrong and stays so: see

@@ -1,4 +1,4 @@
-//! Listening TCP sockets and their accept queues, as `ss -ltn` shows them (sock_diag(7)). Takes no privileges.
+//! TCP sockets, and the accept queues of those that listen, as `ss -tan` shows them (sock_diag(7)). Takes no privileges.
 
 use std::{
     io,
@@ -47,35 +47,44 @@ const UID: usize = 64;
 
 /// Every TCP socket of this thread's network namespace that listens.
 pub(super) fn listeners() -> io::Result<Vec<Listener>> {
+    sockets(1 << TCP_LISTEN, listener)
+}
+
+/// The own end of every TCP connection of this thread's network namespace, those that are only being made too.
+pub(super) fn connections() -> io::Result<Vec<SocketAddr>> {
+    sockets(!(1 << TCP_LISTEN), own_end)
+}
+
+/// What `read` makes of the sockets in these states, a bit each.
+fn sockets<T>(states: u32, read: impl Fn(&[u8]) -> Option<T> + Copy) -> io::Result<Vec<T>> {
     let mut found = Vec::new();
     for family in [AF_INET, AF_INET6] {
         let mut request = [0; REQUEST];
         request[0] = family;
         request[1] = IPPROTO_TCP;
-        request[4..8].copy_from_slice(&(1_u32 << TCP_LISTEN).to_ne_bytes());
-        found.extend(dump(
-            SockProtocol::NetlinkSockDiag,
-            SOCK_DIAG_BY_FAMILY,
-            SOCK_DIAG_BY_FAMILY,
-            &request,
-            listener,
-        )?);
+        request[4..8].copy_from_slice(&states.to_ne_bytes());
+        found.extend(dump(SockProtocol::NetlinkSockDiag, SOCK_DIAG_BY_FAMILY, SOCK_DIAG_BY_FAMILY, &request, read)?);
     }
     Ok(found)
 }
 
-fn listener(body: &[u8]) -> Option<Listener> {
+fn own_end(body: &[u8]) -> Option<SocketAddr> {
     let address: IpAddr = match *body.first()? {
         AF_INET => Ipv4Addr::from(*body.get(ADDRESS..)?.first_chunk::<4>()?).into(),
         AF_INET6 => Ipv6Addr::from(*body.get(ADDRESS..)?.first_chunk::<16>()?).into(),
         _ => return None,
     };
     let port = u16::from_be_bytes(*body.get(PORT..)?.first_chunk()?);
+    Some(SocketAddr::new(address.to_canonical(), port))
+}
+
+fn listener(body: &[u8]) -> Option<Listener> {
+    let address = own_end(body)?;
     // Two words, the lower one first, in host order each.
     let low = number(body.get(COOKIE..)?)?;
     let high = number(body.get(COOKIE + 4..)?)?;
     Some(Listener {
-        address: SocketAddr::new(address.to_canonical(), port),
+        address,
         cookie: u64::from(high) << 32 | u64::from(low),
         waiting: number(body.get(WAITING..)?)?,
         backlog: number(body.get(BACKLOG..)?)?,
@@ -98,7 +107,10 @@ mod tests {
             let empty = told().unwrap();
             assert_eq!((empty.waiting, empty.uid), (0, nix::unistd::geteuid().as_raw()));
             assert!(empty.backlog > 2 && !empty.is_full());
-            let _waiting = [TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap()];
+            let waiting = [TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap()];
+            let connections = connections().unwrap();
+            assert!(waiting.iter().all(|stream| connections.contains(&stream.local_addr().unwrap())));
+            assert_eq!(connections.iter().filter(|end| **end == address).count(), 2, "a listener is no connection");
             assert_eq!(told(), Some(Listener { waiting: 2, ..empty }));
             drop(socket);
             assert_eq!(told(), None);

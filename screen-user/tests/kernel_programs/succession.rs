@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use screen_user::kernel::{DenyEntry, Expiry, ListId, Plan};
+use screen_user::{
+    config::Layout,
+    kernel::{DenyEntry, Expiry, ListId, Plan},
+};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::{
@@ -162,4 +165,42 @@ fn maps_of_another_layout_are_carried_over_with_their_contents() {
     assert!(shown.contains("\"bytes_value\":48"), "{shown}");
     drop((known, served));
     wait_for("the end of the connection", || (active(&gate, KNOWN) == 0).then_some(()));
+}
+
+#[test]
+fn relayed_connections_keep_their_clients_and_ended_ones_are_forgotten() {
+    if !privileged() {
+        return;
+    }
+    let pair = Pair::new();
+    let plan = Plan { layout: Layout::Front, ..plan() };
+    let client: SocketAddr = "198.51.100.7:40001".parse().unwrap();
+    let server: SocketAddr = "192.0.2.1:25".parse().unwrap();
+    pair.within(HOST, || {
+        let backend = TcpListener::bind("127.0.0.1:2525").unwrap();
+        let bound = |address: SocketAddr| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.set_reuse_address(true).unwrap();
+            socket.bind(&SockAddr::from(address)).unwrap();
+            let own = socket.local_addr().unwrap().as_socket().unwrap();
+            (socket, own)
+        };
+        let connect = |socket: &Socket| socket.connect(&SockAddr::from(backend.local_addr().unwrap())).unwrap();
+        let gate = Started::new(&plan).unwrap();
+        let (relay, own) = bound(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let (unused, ended) = bound(SocketAddr::from(([127, 0, 0, 1], 0)));
+        // As of a gate that is killed: nobody takes them back.
+        std::mem::forget([own, ended].map(|relay| gate.relay_begin(relay, client, server).unwrap()));
+        connect(&relay);
+        let (end, _) = backend.accept().unwrap();
+        drop(unused);
+        vanish(gate);
+
+        let next = Started::new(&plan).unwrap();
+        next.installation.forget_former_relays().unwrap();
+        assert_eq!(end.peer_addr().unwrap(), client, "a relay that goes on");
+        let (again, same) = bound(ended);
+        connect(&again);
+        assert_eq!(backend.accept().unwrap().1, same, "somebody else by now");
+    });
 }
