@@ -28,6 +28,7 @@ pub struct Settings {
     keys: BTreeMap<String, String>,
     directory: PathBuf,
     pins: PathBuf,
+    program: PathBuf,
 }
 
 impl Settings {
@@ -41,7 +42,8 @@ impl Settings {
         let directory = net.directory().join("gate");
         std::fs::create_dir_all(&directory).expect("the gate's directory");
         let pins = Path::new("/sys/fs/bpf").join(net.id());
-        let settings = Self { keys: BTreeMap::new(), directory: directory.clone(), pins: pins.clone() };
+        let settings =
+            Self { keys: BTreeMap::new(), directory: directory.clone(), pins: pins.clone(), program: mxscreen() };
         settings
             .text("hostname", "mx.example.test")
             .text("kernel.pin_path", &pins.display().to_string())
@@ -73,6 +75,19 @@ impl Settings {
     pub fn text(self, key: &str, value: &str) -> Self {
         let quoted = format!("{value:?}");
         self.set(key, &quoted)
+    }
+
+    /// Has the gate run from a copy of the program, and says where that is.
+    ///
+    /// # Panics
+    ///
+    /// When it can't be copied.
+    #[must_use]
+    pub fn copied(mut self) -> (Self, PathBuf) {
+        self.program = self.directory.join("mxscreen");
+        std::fs::copy(mxscreen(), &self.program).expect("a copy of the program");
+        let program = self.program.clone();
+        (self, program)
     }
 
     /// Where the log goes.
@@ -170,7 +185,7 @@ impl Gate {
         drop(std::fs::rename(settings.log(), settings.directory.join("log.before")));
         let output = settings.directory.join("output");
         let words = ["run", "--config", &config];
-        let process = Process::start_with(namespace, restrictions, &mxscreen(), &words, &output);
+        let process = Process::start_with(namespace, restrictions, &settings.program, &words, &output);
         Self { process, settings, keeps_pins: false }
     }
 

@@ -31,3 +31,4 @@ mod startup;
 mod steering;
 mod syn_evidence;
 mod tls;
+mod upgrade;

@@ -74,6 +74,8 @@ pub struct Gate {
     started_unix: u64,
     /// Whether stopping takes the kernel's programs off.
     detaches: AtomicBool,
+    /// Whether the kernel's programs know nothing of connections that are relayed from now on.
+    relays_no_more: AtomicBool,
     phase: watch::Sender<Phase>,
 }
 
@@ -171,6 +173,11 @@ impl Gate {
     /// The log, for lines that no session gave.
     pub fn log(&self) -> &Log {
         &self.log
+    }
+
+    /// The kernel half, where it shows mail servers the clients of relayed connections.
+    pub fn relay_kernel(&self) -> Option<&Kernel> {
+        self.kernel.as_ref().filter(|_| !self.relays_no_more.load(Ordering::Acquire))
     }
 
     /// The kernel half, where it runs.

@@ -23,7 +23,7 @@ use crate::{
     cache::{Disk as _, StateFile, Store},
     config::{self, CacheBackend, Host, Loaded},
     forward::{backend::Openings, relay::Traffic},
-    keeper::{Equipment, Keeper, RELOAD, STOP},
+    keeper::{Equipment, Keeper, RELAY_NO_MORE, RELOAD, RETIRE, STOP},
     kernel::{Kernel, Maps, Plan},
     net::{listener, tls::TlsServer},
     operate::{
@@ -174,6 +174,7 @@ fn start(work: Work) -> Result<Arc<Gate>, Failure> {
         started: Instant::now(),
         started_unix: unix_now(),
         detaches: AtomicBool::new(false),
+        relays_no_more: AtomicBool::new(false),
         phase: watch::Sender::new(Phase::Running),
     };
     let gate = Arc::new(gate);
@@ -193,8 +194,20 @@ fn start(work: Work) -> Result<Arc<Gate>, Failure> {
 enum Order {
     Stop,
     Reload,
+    /// Another version of the program takes over.
+    Retire,
+    RelayNoMore,
     /// The keeper is gone, and with it whoever could give orders.
     Orphaned,
+}
+
+/// Why the gate takes no clients any more.
+enum Why {
+    Stopped,
+    /// The keeper is gone.
+    Orphaned,
+    /// Another version of the program has taken over.
+    Retired,
 }
 
 async fn next_order(orders: &mut UnixStream) -> Order {
@@ -202,6 +215,8 @@ async fn next_order(orders: &mut UnixStream) -> Order {
         match orders.read_u8().await {
             Ok(STOP) => return Order::Stop,
             Ok(RELOAD) => return Order::Reload,
+            Ok(RETIRE) => return Order::Retire,
+            Ok(RELAY_NO_MORE) => return Order::RelayNoMore,
             Ok(_) => {}
             Err(_) => return Order::Orphaned,
         }
@@ -210,43 +225,81 @@ async fn next_order(orders: &mut UnixStream) -> Order {
 
 impl Gate {
     async fn until_told_to_stop(self: &Arc<Self>, mut phase: watch::Receiver<Phase>, mut orders: UnixStream) {
-        let orphaned = loop {
+        let why = loop {
             tokio::select! {
                 order = next_order(&mut orders) => match order {
-                    Order::Stop => break false,
-                    Order::Orphaned => break true,
+                    Order::Stop => break Why::Stopped,
+                    Order::Retire => break Why::Retired,
+                    Order::Orphaned => break Why::Orphaned,
+                    // For those that have retired.
+                    Order::RelayNoMore => {}
                     Order::Reload => {
                         let gate = Arc::clone(self);
                         // Whoever sent the signal reads the log.
                         let _ = tokio::task::spawn_blocking(move || gate.reload_and_log()).await;
                     }
                 },
-                _ = phase.wait_for(|phase| *phase >= Phase::StopAsked) => break false,
+                _ = phase.wait_for(|phase| *phase >= Phase::StopAsked) => break Why::Stopped,
             }
         };
-        if orphaned {
-            // A new keeper is to find the sockets and the cache file free. Strangers get what `kernel.on_screener_down` says, known-good
-            // clients the mail server.
-            self.log.warn("the keeper is gone");
-        } else {
+        match why {
             // First of all the port goes back: from here on every new client meets the mail server. Whoever is in a listener's queue by
             // then is still taken, as the queue would be reset with its listener.
-            self.release_port().await;
+            Why::Stopped => self.release_port().await,
+            // A new keeper is to find the sockets and the cache file free. Strangers get what `kernel.on_screener_down` says, known-good
+            // clients the mail server.
+            Why::Orphaned => self.log.warn("the keeper is gone"),
+            // The next version has the sockets already; strangers wait in their queues.
+            Why::Retired => {}
         }
         self.phase.send_replace(Phase::Closing);
         self.log.info(format!("stopping: {} connections go on", self.counts.connections.load(Ordering::Relaxed)));
-        if orphaned {
-            self.store.close();
-            tokio::time::timeout(DRAIN_LIMIT, drained(&self.counts)).await.unwrap_or_default();
-        } else {
-            tokio::select! {
-                () = drained(&self.counts) => {}
-                () = tokio::time::sleep(DRAIN_LIMIT) => {}
-                () = hurried(&mut orders) => {}
+        match why {
+            Why::Stopped => {
+                self.drain(&mut orders).await;
+                self.store.flush();
             }
-            self.store.flush();
+            Why::Orphaned => {
+                self.store.close();
+                tokio::time::timeout(DRAIN_LIMIT, drained(&self.counts)).await.unwrap_or_default();
+            }
+            Why::Retired => {
+                self.store.close();
+                let keeper = self.keeper.clone();
+                // It only fails where the runtime ends.
+                let _ = tokio::task::spawn_blocking(move || keeper.retired()).await;
+                tokio::select! {
+                    () = drained(&self.counts) => {}
+                    () = self.until_to_end_soon(&mut orders) => self.drain(&mut orders).await,
+                }
+            }
         }
         self.log.info("stopped");
+    }
+
+    /// Waits for the sessions, for half a minute or until a second order to stop.
+    async fn drain(&self, orders: &mut UnixStream) {
+        tokio::select! {
+            () = drained(&self.counts) => {}
+            () = tokio::time::sleep(DRAIN_LIMIT) => {}
+            () = hurried(orders) => {}
+        }
+    }
+
+    /// Takes the orders of one who has retired, until the sessions are to end soon.
+    async fn until_to_end_soon(&self, orders: &mut UnixStream) {
+        loop {
+            match next_order(orders).await {
+                Order::Stop => return,
+                // The next keeper is gone as well.
+                Order::Orphaned => {
+                    tokio::time::sleep(DRAIN_LIMIT).await;
+                    return;
+                }
+                Order::RelayNoMore => self.relays_no_more.store(true, Ordering::Release),
+                Order::Reload | Order::Retire => {}
+            }
+        }
     }
 
     /// Gives the port to the mail server. The kernel goes on with what it knows, unless its programs are to be taken off.
@@ -282,7 +335,7 @@ impl Gate {
 
 /// A second order to stop, or the end of the keeper.
 async fn hurried(orders: &mut UnixStream) {
-    while matches!(next_order(orders).await, Order::Reload) {}
+    while !matches!(next_order(orders).await, Order::Stop | Order::Orphaned) {}
 }
 
 async fn drained(counts: &Counts) {

@@ -72,6 +72,11 @@ impl Gate {
                     tokio::task::spawn_blocking(move || gate.reload_and_log()).await.map_err(Failure::bug)?;
                 reloaded.map(|said| json!(said))
             }
+            Request::Upgrade => {
+                let keeper = self.keeper.clone();
+                let said = tokio::task::spawn_blocking(move || keeper.upgrade()).await.map_err(Failure::bug)?;
+                said.map(|said| json!(said))
+            }
             Request::Stop { detach } => {
                 self.stop(detach).await;
                 let open = self.counts.connections.load(Ordering::Relaxed);
@@ -250,6 +255,7 @@ impl Gate {
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_seconds": self.started.elapsed().as_secs(),
             "started": self.started_unix,
+            "screener": std::process::id(),
             "layout": layout,
             "ports": config.ports,
             "listen": config.listen,

@@ -21,7 +21,7 @@ use super::{
 use crate::{config::Facts, kernel::Maps, operate::log::Target};
 
 /// This very program, whatever is installed under its name by now: keeper and screener must understand each other.
-const THIS_PROGRAM: &str = "/proc/self/exe";
+pub(super) const THIS_PROGRAM: &str = "/proc/self/exe";
 /// Starts the program again as the screener, under its own account, with the channel in the place of standard input.
 pub(super) fn spawn(post: &Post, channel: Channel) -> io::Result<Child> {
     let mut command = Command::new(THIS_PROGRAM);

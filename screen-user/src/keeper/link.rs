@@ -176,9 +176,28 @@ impl Keeper {
     /// The kernel half does not run, or can't look at sockets, or the keeper is gone.
     pub fn recount(&self) -> Result<Vec<String>, Failure> {
         self.ask(&ToKeeper::Recount, |answer, _| match answer {
-            ToScreener::Recounted(said) => Some(said),
+            ToScreener::Said(said) => Some(said),
             _ => None,
         })
+    }
+
+    /// Has another version of the program take over, if it is one and understands the configuration; returns what there is to say. The order
+    /// to [retire](Keeper::retired) follows.
+    ///
+    /// # Errors
+    /// It can't take over, and why; or the keeper is gone.
+    pub fn upgrade(&self) -> Result<Vec<String>, Failure> {
+        self.ask(&ToKeeper::Upgrade, |answer, _| match answer {
+            ToScreener::Said(said) => Some(said),
+            _ => None,
+        })
+    }
+
+    /// Says that no clients are taken any more. There is no answer: the keeper becomes another one.
+    pub fn retired(&self) {
+        let channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
+        // A keeper that is gone needs not to know.
+        let _ = channel.send(&ToKeeper::Retired, None);
     }
 
     /// Has the configuration and all that it names read again, and the log file opened again. What comes of it counts for the next

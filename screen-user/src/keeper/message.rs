@@ -16,6 +16,10 @@ pub(super) const MOST_LINES: usize = 100;
 pub const STOP: u8 = b's';
 /// An order: read the configuration again.
 pub const RELOAD: u8 = b'r';
+/// An order: take no clients any more, say so, and bring the sessions to their ends. Another version of the program takes over.
+pub const RETIRE: u8 = b'u';
+/// An order to a screener that has retired: begin no relay any more.
+pub const RELAY_NO_MORE: u8 = b'n';
 
 /// The keeper to the screener.
 #[derive(Debug, Serialize, Deserialize)]
@@ -28,8 +32,8 @@ pub(super) enum ToScreener {
     Done,
     /// Done, and the answer.
     Description(Description),
-    /// Done, and what was found, in sentences.
-    Recounted(Vec<String>),
+    /// Done, and what there is to say, in sentences.
+    Said(Vec<String>),
     /// The file was put aside, under this name.
     PutAside(PathBuf),
     /// The configuration's files have been handed over anew.
@@ -95,6 +99,10 @@ pub(super) enum ToKeeper {
     Reload,
     /// The configuration that was read last is in force.
     Adopt,
+    /// Let another version of the program take over, if it can: the order to retire follows.
+    Upgrade,
+    /// No clients are taken any more, and the cache file is closed.
+    Retired,
     /// Open the cache file.
     OpenStore,
     /// Put the cache file aside.

@@ -7,6 +7,7 @@
 mod account;
 mod channel;
 mod equip;
+mod heir;
 mod interfaces;
 mod kernel;
 mod link;
@@ -22,13 +23,14 @@ use std::{
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-pub use self::{
-    link::{Equipment, Keeper, Reread},
-    message::{Description, RELOAD, STOP},
-};
 use self::{
+    heir::{Heirlooms, Relieved, Successor},
     post::Post,
     shift::{End, Served, Shift},
+};
+pub use self::{
+    link::{Equipment, Keeper, Reread},
+    message::{Description, RELAY_NO_MORE, RELOAD, RETIRE, STOP},
 };
 use crate::{
     config::{self, Facts, Host, Loaded},
@@ -41,6 +43,8 @@ use crate::{
 
 /// A screener that lasts this long has not failed at what it began with.
 const SETTLED: Duration = Duration::from_secs(10);
+/// How long relieved screeners are waited for when the gate stops: their sessions have half a minute.
+const DRAINING: Duration = Duration::from_secs(35);
 /// The longest pause before the next try, when one screener after the other ends early.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -57,6 +61,13 @@ impl Source {
         let host = Host::here();
         let loaded = config::load(&host, &self.path, &self.overrides).map_err(Failure::usage)?;
         Ok((loaded, host.facts()))
+    }
+
+    /// As the command line says it.
+    fn words(&self) -> Vec<String> {
+        let set = |(key, value): &(String, String)| ["--set".to_owned(), format!("{key}={value}")];
+        let config = ["--config".to_owned(), self.path.display().to_string()];
+        config.into_iter().chain(self.overrides.iter().flat_map(set)).collect()
     }
 }
 
@@ -94,28 +105,46 @@ impl Signals {
     }
 }
 
-/// Runs the gate in the foreground until it is told to stop.
+/// How the keeper ends.
+enum Ended {
+    Stopped,
+    /// Another version of the program takes over.
+    Succeeded(Box<Successor>),
+}
+
+/// Runs the gate in the foreground until it is told to stop. With `heir`, another version of it has left its sockets.
 ///
 /// # Errors
 /// The configuration is wrong (exit 64), something that it needs is not there (69), or a privilege is missing (77). Nothing
 /// has been started or changed then.
-pub fn run(path: &Path, overrides: &[(String, String)]) -> Result<(), Failure> {
+pub fn run(path: &Path, overrides: &[(String, String)], heir: bool) -> Result<(), Failure> {
+    let heirlooms = if heir { Heirlooms::receive()? } else { Heirlooms::default() };
     let source = Source { path: path.to_owned(), overrides: overrides.to_vec() };
     let (loaded, facts) = source.read()?;
     let target = Target::open(&loaded.config.log.target).map_err(|error| Failure::of_system(&error))?;
     let (log, writer) = Log::start(target).map_err(|error| Failure::of_system(&error))?;
     trace::into_log(log.clone(), loaded.config.kernel.debug);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::unavailable)?;
-    let result = runtime.block_on(keep(source, loaded, facts, log));
+    let ended = runtime.block_on(keep(source, loaded, facts, log, heirlooms));
     drop(runtime);
     Writer::finish(writer);
-    result
+    match ended? {
+        Ended::Stopped => Ok(()),
+        Ended::Succeeded(successor) => Err(successor.execute()),
+    }
 }
 
 /// One screener after the other, until one has ended as it was told to.
-async fn keep(source: Source, loaded: Loaded, facts: Facts, log: Log) -> Result<(), Failure> {
+async fn keep(
+    source: Source,
+    loaded: Loaded,
+    facts: Facts,
+    log: Log,
+    mut heirlooms: Heirlooms,
+) -> Result<Ended, Failure> {
     let mut signals = Signals::new()?;
-    let mut post = Post::open(source, loaded, facts, log.clone()).await?;
+    let mut post = Post::open(source, loaded, facts, log.clone(), &mut heirlooms).await?;
+    post.relieved = heirlooms.relieved;
     // Screeners in a row that did not last.
     let mut short_lived = 0;
     let mut begun = false;
@@ -123,7 +152,19 @@ async fn keep(source: Source, loaded: Loaded, facts: Facts, log: Log) -> Result<
         let Served { end, installation, active_since } = Shift::start(&mut post)?.serve(&mut post, &mut signals).await;
         begun |= active_since.is_some();
         let why = match end {
-            End::Stopped => return Ok(()),
+            End::Stopped => {
+                post.relieved.iter_mut().for_each(Relieved::stop);
+                heir::wait_for(std::mem::take(&mut post.relieved), DRAINING).await;
+                return Ok(Ended::Stopped);
+            }
+            End::Retired(screener) => {
+                if let Some(installation) = &installation {
+                    installation.leave();
+                }
+                log.info("another version takes over");
+                let successor = Successor::prepare(post, *screener).map_err(Failure::unavailable)?;
+                return Ok(Ended::Succeeded(Box::new(successor)));
+            }
             End::Failed(failure) if !begun => return Err(failure),
             End::Failed(failure) => failure.message,
             End::Died(why) => why,
@@ -145,7 +186,7 @@ async fn keep(source: Source, loaded: Loaded, facts: Facts, log: Log) -> Result<
         drop(installation);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = stop_asked(&mut signals) => return Ok(()),
+            () = stop_asked(&mut signals) => return Ok(Ended::Stopped),
         }
     }
 }

@@ -4,10 +4,15 @@ use std::{
     io,
     net::TcpListener,
     os::unix::net::UnixListener,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
-use super::{Source, account::Account};
+use super::{
+    Source,
+    account::Account,
+    heir::{Heirlooms, Relieved},
+};
 use crate::{
     cache::StateFile,
     config::{Config, Facts, Loaded},
@@ -23,6 +28,8 @@ const LETTING_GO: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(super) struct Post {
     pub(super) source: Source,
+    /// Where this program was when it was started: another version of it will be there.
+    pub(super) program: PathBuf,
     pub(super) config: Config,
     /// What the configuration in force takes from the host.
     pub(super) facts: Facts,
@@ -32,25 +39,55 @@ pub(super) struct Post {
     pub(super) control: UnixListener,
     pub(super) listeners: Vec<TcpListener>,
     pub(super) store: StateFile,
+    /// Screeners of other versions, which bring their sessions to their ends.
+    pub(super) relieved: Vec<Relieved>,
     pub(super) notices: Vec<String>,
     pub(super) log: Log,
 }
 
 impl Post {
     /// Opens everything.
-    pub(super) async fn open(source: Source, loaded: Loaded, facts: Facts, log: Log) -> Result<Self, Failure> {
+    pub(super) async fn open(
+        source: Source,
+        loaded: Loaded,
+        facts: Facts,
+        log: Log,
+        heirlooms: &mut Heirlooms,
+    ) -> Result<Self, Failure> {
         let config = loaded.config;
         let mut notices = Vec::new();
         let account = Account::of(&config.user, &mut notices);
-        let control = once_free(|| control::listen(&config.control_socket)).await;
-        let control = control.map_err(|error| Failure::of_system(&error))?;
+        let control = match heirlooms.control(&config.control_socket) {
+            Some(control) => control,
+            None => {
+                let control = once_free(|| control::listen(&config.control_socket)).await;
+                control.map_err(|error| Failure::of_system(&error))?
+            }
+        };
         let mut listeners = Vec::new();
         for &address in &config.listen {
-            listeners.push(once_free(|| listener::listen(address)).await.map_err(|error| listen_failure(&error))?);
+            listeners.push(match heirlooms.listener(address) {
+                Some(listener) => listener,
+                None => once_free(|| listener::listen(address)).await.map_err(|error| listen_failure(&error))?,
+            });
         }
         notices.extend(probe::unreachable(&config).await);
         let store = StateFile::within(&config.state_directory);
-        Ok(Self { source, config, facts, read: None, account, control, listeners, store, notices, log })
+        let program = std::env::current_exe().map_err(Failure::unavailable)?;
+        Ok(Self {
+            source,
+            program,
+            config,
+            facts,
+            read: None,
+            account,
+            control,
+            listeners,
+            store,
+            relieved: Vec::new(),
+            notices,
+            log,
+        })
     }
 
     /// Reads the configuration again; [`Post::adopt`] makes it that of the next screener.

@@ -27,7 +27,7 @@ pub(super) fn on_demand(installation: Option<&Installation>, log: &Log) -> ToScr
         Some(installation) => recount(installation, log),
         None => Err(Failure::unavailable("the kernel part does not run, and nothing is counted there")),
     };
-    said.map_or_else(|failure| ToScreener::Failed((&failure).into()), ToScreener::Recounted)
+    said.map_or_else(|failure| ToScreener::Failed((&failure).into()), ToScreener::Said)
 }
 
 /// Logs what was wrong; returns what was found, in sentences. Takes a quarter of a second and more.

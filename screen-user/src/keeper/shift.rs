@@ -14,7 +14,7 @@ use std::{
 use tokio::{
     process::Child,
     sync::mpsc,
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
     time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
 };
 
@@ -22,8 +22,9 @@ use super::{
     Order, Signals,
     channel::Channel,
     equip::{equip, hand_files, spawn},
+    heir::{Relieved, bury, check},
     interfaces, kernel,
-    message::{Begin, Description, Handed, RELOAD, STOP, ToKeeper, ToScreener},
+    message::{Begin, Description, Handed, RELOAD, RETIRE, STOP, ToKeeper, ToScreener},
     post::Post,
     recount,
 };
@@ -54,6 +55,8 @@ pub(super) enum End {
     Failed(Failure),
     /// Without a word; this is what there is to say of it.
     Died(String),
+    /// It brings its sessions to their ends, and takes orders; another version of the program is to take over.
+    Retired(Box<(Child, UnixStream)>),
 }
 
 /// What is left of a screener that has ended.
@@ -80,6 +83,10 @@ pub(super) struct Shift {
     released: bool,
     /// It has said why it can't go on.
     failed: Option<Failure>,
+    /// Another version is asked whether it can take over.
+    candidate: Option<JoinHandle<Result<Vec<String>, Failure>>>,
+    /// It takes no clients any more.
+    retired: bool,
     /// When it is not waited for any longer.
     deadline: Option<Instant>,
 }
@@ -89,6 +96,9 @@ impl Shift {
     pub(super) fn start(post: &mut Post) -> Result<Self, Failure> {
         let mut notices = post.notices.clone();
         let installation = kernel::load(&post.config, &mut notices)?.map(Arc::new);
+        if installation.as_ref().is_some_and(|installation| installation.replaces_relays()) {
+            post.relieved.iter_mut().for_each(Relieved::relay_no_more);
+        }
         let (ours, theirs) = Channel::pair().map_err(Failure::unavailable)?;
         let ours = Arc::new(ours);
         let (orders, from_us) = UnixStream::pair().map_err(Failure::unavailable)?;
@@ -120,6 +130,8 @@ impl Shift {
             active_since: None,
             released: false,
             failed: None,
+            candidate: None,
+            retired: false,
             deadline: None,
         })
     }
@@ -132,10 +144,18 @@ impl Shift {
             tokio::select! {
                 ended = self.child.wait() => break ended,
                 // When there are none to come any more, its end is near.
-                Some(request) = self.requests.recv() => self.answer(request, post),
+                Some(request) = self.requests.recv() => {
+                    self.answer(request, post);
+                    if self.retired {
+                        self.tasks.shutdown().await;
+                        let end = End::Retired(Box::new((self.child, self.orders)));
+                        return Served { end, installation: self.installation, active_since: self.active_since };
+                    }
+                }
                 order = signals.next() => self.pass_on(order),
                 // Nobody asks how a task has ended, but the next ones need its place.
                 Some(_) = self.tasks.join_next() => {}
+                checked = joined(&mut self.candidate) => self.decide(checked),
                 _ = sockets.tick(), if self.active_since.is_some() => self.look_at_sockets(post),
                 _ = servers.tick(), if self.active_since.is_some() => self.look_at_servers(post),
                 () = until(self.deadline) => {
@@ -173,7 +193,8 @@ impl Shift {
         let _ = self.orders.write(&[letter]);
     }
 
-    fn look_at_sockets(&self, post: &Post) {
+    fn look_at_sockets(&self, post: &mut Post) {
+        bury(&mut post.relieved, &post.log);
         if let Some(installation) = &self.installation
             && let Err(error) = installation.look_at_sockets()
         {
@@ -212,6 +233,14 @@ impl Shift {
                 post.adopt();
                 ToScreener::Done
             }
+            ToKeeper::Upgrade => {
+                self.candidate = Some(tokio::spawn(check(post.program.clone(), post.source.clone())));
+                return;
+            }
+            ToKeeper::Retired => {
+                self.retired = true;
+                return;
+            }
             ToKeeper::OpenStore => match post.store.open() {
                 Ok(file) => return self.send(&ToScreener::Hand(Handed::Store), Some(file.as_fd())),
                 Err(error) => ToScreener::Failed((&Failure::unavailable(error)).into()),
@@ -226,6 +255,17 @@ impl Shift {
             }
         };
         self.send(&answer, None);
+    }
+
+    /// Another version can take over, or can't.
+    fn decide(&mut self, checked: Result<Vec<String>, Failure>) {
+        match checked {
+            Ok(said) => {
+                self.send(&ToScreener::Said(said), None);
+                let _ = self.orders.write(&[RETIRE]);
+            }
+            Err(failure) => self.send(&ToScreener::Failed((&failure).into()), None),
+        }
     }
 
     /// That the screener is gone is noticed by its end.
@@ -308,6 +348,14 @@ fn ticks(period: Duration) -> Interval {
     let mut ticks = interval_at(Instant::now() + period, period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
+}
+
+/// What has become of a task, once; for ever nothing where there is none.
+async fn joined<T>(task: &mut Option<JoinHandle<Result<T, Failure>>>) -> Result<T, Failure> {
+    let Some(running) = task else { return std::future::pending().await };
+    let ended = running.await;
+    *task = None;
+    ended.unwrap_or_else(|error| Err(Failure::bug(error)))
 }
 
 async fn until(deadline: Option<Instant>) {

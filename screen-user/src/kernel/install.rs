@@ -279,6 +279,13 @@ impl Installation {
         if self.walks { object::walk(&mut lock(&self.programs)).map(drop) } else { Ok(()) }
     }
 
+    /// Whether the programs will not know the connections that a former gate's screener begins to relay from now on: its tables have another
+    /// layout.
+    #[must_use]
+    pub fn replaces_relays(&self) -> bool {
+        self.former == Former::Differs
+    }
+
     /// Forgets the relayed connections of a former gate that have ended, in the network namespace of the start; to be called once, when the
     /// programs are at work.
     ///

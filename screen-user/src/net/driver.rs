@@ -248,7 +248,7 @@ impl Driver {
         let mut opening: Opening = Box::pin(async move {
             let config = gate.config();
             let (to, way) = (&config.forward.to, config.forward.client_address);
-            let opened = backend::open(gate.openings(), to, way, gate.kernel(), &endpoints, tls.as_ref()).await?;
+            let opened = backend::open(gate.openings(), to, way, gate.relay_kernel(), &endpoints, tls.as_ref()).await?;
             match envelope {
                 Some(envelope) => say_again(&gate, opened, *envelope, &endpoints, way).await,
                 None => Ok(Taken { opened, unsent: Unsent::default() }),

@@ -24,7 +24,14 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the gate in the foreground
-    Run(RunArgs),
+    Run {
+        /// The configuration.
+        #[command(flatten)]
+        arguments: RunArgs,
+        /// Another version has left its sockets in the place of standard input; `upgrade` says so
+        #[arg(long, hide = true)]
+        heir: bool,
+    },
     /// The part of a running gate that faces the network; `run` starts it
     #[command(hide = true)]
     Screener,
@@ -48,6 +55,8 @@ pub enum Command {
     Recount,
     /// Read configuration and tables again, without dropping a connection
     Reload,
+    /// Let the version that is installed by now take over: sockets are handed on, running sessions go on to their ends
+    Upgrade,
     /// Give the port back, let running sessions end, and stop; the kernel goes on with the clients that it knows
     Stop {
         /// Take the kernel's programs off as well, and leave nothing behind

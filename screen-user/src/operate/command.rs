@@ -13,7 +13,7 @@ use super::{
     cli::{Cli, Command, EntryArgs, ExplainArgs, ImportArgs, ListArgs, RunArgs, StatusArgs},
     exit::Failure,
     request::{self, Entry, Request},
-    table,
+    table, upgrade,
 };
 use crate::{
     config::{self, Host},
@@ -28,7 +28,9 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
     let gate = cli.gate();
     match cli.command {
         Command::Screener => gate::screen(),
-        Command::Run(arguments) => keeper::run(&arguments.config, &overrides(&arguments, cli.control.as_deref())),
+        Command::Run { arguments, heir } => {
+            keeper::run(&arguments.config, &overrides(&arguments, cli.control.as_deref()), heir)
+        }
         Command::Check(arguments) => check(&arguments.config, &overrides(&arguments, cli.control.as_deref())),
         Command::Status(arguments) => status(&gate, &arguments),
         Command::Explain(arguments) => explain(&gate, &arguments),
@@ -39,6 +41,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Blocklist(arguments) => blocklist::run(&gate, &arguments),
         Command::Recount => said(&gate, &Request::Recount),
         Command::Reload => said(&gate, &Request::Reload),
+        Command::Upgrade => upgrade::run(&gate),
         Command::Stop { detach } => said(&gate, &Request::Stop { detach }),
         Command::ImportPostfix(arguments) => import_postfix(&arguments),
         Command::Completions { shell } => {

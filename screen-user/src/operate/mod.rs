@@ -9,3 +9,4 @@ pub mod log;
 pub mod request;
 pub mod table;
 pub mod trace;
+mod upgrade;

@@ -66,6 +66,8 @@ pub enum Request {
     Recount,
     /// Read configuration and tables again.
     Reload,
+    /// Let another version of the program take over.
+    Upgrade,
     /// Drain and stop.
     Stop {
         /// Take the kernel's programs off as well.
