@@ -176,7 +176,13 @@ impl Postfix {
     #[track_caller]
     #[must_use]
     pub fn wait_mail(&self, count: usize) -> Vec<String> {
-        mail_in(&self.directory.join("mail/inbox/new"), count)
+        mail_in(&self.maildir(), count)
+    }
+
+    /// Where the messages are.
+    #[must_use]
+    pub fn maildir(&self) -> PathBuf {
+        self.directory.join("mail/inbox/new")
     }
 }
 

@@ -27,6 +27,7 @@ mod real_clients;
 mod refusal;
 mod relay;
 mod replay;
+mod soak;
 mod startup;
 mod steering;
 mod syn_evidence;

@@ -27,8 +27,6 @@ use super::header;
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// How long a mail server may keep a client waiting for its greeting (spec 5.2 step 5).
 const GREETING_LIMIT: Duration = Duration::from_secs(100);
-/// Unacknowledged bytes end a connection to a mail server after this time.
-const USER_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Clients that may wait for a mail server's greeting at one time; further ones come after them, in order. Mail servers' listening sockets
 /// have room for some 100, and what comes beyond that waits for the kernel to repeat its SYN, for seconds.
@@ -120,7 +118,6 @@ async fn connect(
     };
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     let entry = match (client_address, kernel) {
         (ClientAddress::Kernel, Some(kernel)) => {
             // The port must be known before the connect: a mail server that accepts at once would still see this host.
