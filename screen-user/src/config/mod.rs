@@ -147,12 +147,14 @@ pub struct Forward {
 }
 
 /// A mail server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Backend {
     /// The address and port that the client meant, on this host.
     Local,
     /// A fixed address.
     At(SocketAddr),
+    /// A Unix stream socket, which the keeper connects to.
+    Socket(PathBuf),
 }
 
 /// How the mail server learns the true client.

@@ -31,6 +31,7 @@ pub async fn unreachable(config: &Config) -> Vec<String> {
                     ));
                 }
             }
+            Backend::Socket(_) => {}
             Backend::At(address) => {
                 if !matches!(timeout(PROBE_LIMIT, TcpStream::connect(address)).await, Ok(Ok(_))) {
                     complaints.push(format!(

@@ -289,7 +289,7 @@ fn own_networks(config: &Config) -> Vec<IpNet> {
     let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
     let backends = config.forward.to.iter().filter_map(|backend| match backend {
         Backend::At(address) => Some(address.ip().to_canonical()),
-        Backend::Local => None,
+        Backend::Local | Backend::Socket(_) => None,
     });
     let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten().filter_map(|interface| {
         let address = interface.address?;

@@ -47,16 +47,17 @@ impl Gate {
             )));
         }
         self.set_dnsbl(&new)?;
+        // From here on nothing can fail, and it is in force whatever the keeper says. The keeper goes by it first: sessions ask for mail servers
+        // that only the new one names.
+        if let Err(failure) = self.keeper.adopt() {
+            self.log.warn(failure.message);
+        }
         self.tls.store(tls.map(Arc::new));
         self.screen().set_policy(new.policy.clone());
         self.config.store(Arc::new(new));
         self.offer_tls();
         *self.notices.lock().unwrap_or_else(PoisonError::into_inner) = said.clone();
         self.feed_everything();
-        // It is in force whatever the keeper says; only the next screener would not know of it.
-        if let Err(failure) = self.keeper.adopt() {
-            self.log.warn(failure.message);
-        }
         said.push("reloaded".into());
         Ok(said)
     }

@@ -135,7 +135,7 @@ impl Pile {
                 File::from(descriptor).read_to_end(&mut contents)?;
                 self.facts.files.insert(path, contents);
             }
-            Handed::Store => return Err(out_of_turn()),
+            Handed::Store | Handed::Connection => return Err(out_of_turn()),
         }
         Ok(())
     }
@@ -229,6 +229,19 @@ impl Keeper {
     /// The keeper is gone.
     pub fn adopt(&self) -> Result<(), Failure> {
         self.done(&ToKeeper::Adopt)
+    }
+
+    /// Connects to the Unix stream socket at `path`, one of those that `forward.to` names: the mail server's directory is closed to the screener.
+    /// The connection does not block, and neither does the keeper: it waits for nobody who has no room for it.
+    ///
+    /// # Errors
+    /// Nobody listens there, or their queue is full, or the configuration in force does not name it, or the keeper is gone. The message is the
+    /// reason alone.
+    pub fn connect(&self, path: &Path) -> Result<UnixStream, Failure> {
+        self.ask(&ToKeeper::Connect(path.to_owned()), |answer, descriptor| match (answer, descriptor) {
+            (ToScreener::Hand(Handed::Connection), Some(descriptor)) => Some(descriptor.into()),
+            _ => None,
+        })
     }
 
     /// Says why the screener can't go on.

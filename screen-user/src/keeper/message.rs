@@ -58,6 +58,8 @@ pub(super) enum Handed {
     Log,
     /// The cache file.
     Store,
+    /// A connection to a mail server's Unix socket.
+    Connection,
     /// A map of the kernel half.
     Map(String),
     /// The contents of a file that the configuration names.
@@ -107,6 +109,8 @@ pub(super) enum ToKeeper {
     OpenStore,
     /// Put the cache file aside.
     PutStoreAside,
+    /// Connect to this Unix socket of a mail server's.
+    Connect(PathBuf),
     /// It can't go on.
     Fail(Reason),
 }

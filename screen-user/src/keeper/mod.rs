@@ -6,6 +6,7 @@
 
 mod account;
 mod channel;
+mod connect;
 mod equip;
 mod heir;
 mod interfaces;

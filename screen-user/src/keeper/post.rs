@@ -30,11 +30,12 @@ pub(super) struct Post {
     pub(super) source: Source,
     /// Where this program was when it was started: another version of it will be there.
     pub(super) program: PathBuf,
+    /// The configuration in force.
     pub(super) config: Config,
-    /// What the configuration in force takes from the host.
+    /// What it takes from the host.
     pub(super) facts: Facts,
     /// The same of one that was read and is not in force yet.
-    pub(super) read: Option<Facts>,
+    pub(super) read: Option<(Config, Facts)>,
     pub(super) account: Option<Account>,
     pub(super) control: UnixListener,
     pub(super) listeners: Vec<TcpListener>,
@@ -90,15 +91,17 @@ impl Post {
         })
     }
 
-    /// Reads the configuration again; [`Post::adopt`] makes it that of the next screener.
+    /// Reads the configuration again; [`Post::adopt`] puts it in force, here and for the next screener.
     pub(super) fn reread(&mut self) -> Result<&Facts, Failure> {
-        let (_, facts) = self.source.read()?;
-        Ok(self.read.insert(facts))
+        let (loaded, facts) = self.source.read()?;
+        let (_, facts) = self.read.insert((loaded.config, facts));
+        Ok(facts)
     }
 
     /// What was read last is in force.
     pub(super) fn adopt(&mut self) {
-        if let Some(facts) = self.read.take() {
+        if let Some((config, facts)) = self.read.take() {
+            self.config = config;
             self.facts = facts;
         }
     }

@@ -21,6 +21,7 @@ use tokio::{
 use super::{
     Order, Signals,
     channel::Channel,
+    connect::connect_to,
     equip::{equip, hand_files, spawn},
     heir::{Relieved, bury, check},
     interfaces, kernel,
@@ -248,6 +249,10 @@ impl Shift {
             ToKeeper::PutStoreAside => match post.store.put_aside() {
                 Ok(path) => ToScreener::PutAside(path),
                 Err(error) => ToScreener::Failed((&Failure::unavailable(error)).into()),
+            },
+            ToKeeper::Connect(path) => match connect_to(&post.config.forward.to, &path) {
+                Ok(connection) => return self.send(&ToScreener::Hand(Handed::Connection), Some(connection.as_fd())),
+                Err(failure) => ToScreener::Failed((&failure).into()),
             },
             ToKeeper::Fail(reason) => {
                 self.failed = Some(reason.into());

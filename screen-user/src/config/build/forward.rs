@@ -44,7 +44,7 @@ fn steer_to(
         values.fault(key, fault.hint("leave it out"));
         return None;
     }
-    if !is_here(Backend::At(address)) {
+    if !is_here(&Backend::At(address)) {
         values.fault(key, Fault::new(format!("{address} is not on this host: the kernel can't steer clients there")));
         return None;
     }
@@ -97,13 +97,13 @@ fn client_address(values: &mut Values<'_>, to: &[Backend], kernel: bool) -> Clie
             values
                 .fault("forward.client_address", Fault::new("\"kernel\" needs the kernel, and kernel.mode is \"off\""));
         }
-        if way == ClientAddress::Kernel && !to.iter().all(|backend| is_here(*backend)) {
+        if way == ClientAddress::Kernel && !to.iter().all(is_here) {
             let fault = Fault::new("\"kernel\" works with mail servers on this host only");
             values.fault("forward.client_address", fault.hint("for servers elsewhere use \"proxy-v2\""));
         }
         return way;
     }
-    if kernel && to.iter().all(|backend| is_here(*backend)) {
+    if kernel && to.iter().all(is_here) {
         return ClientAddress::Kernel;
     }
     if !kernel {
@@ -117,7 +117,7 @@ fn client_address(values: &mut Values<'_>, to: &[Backend], kernel: bool) -> Clie
 }
 
 /// Whether a mail server is on this host.
-fn is_here(backend: Backend) -> bool {
+fn is_here(backend: &Backend) -> bool {
     let Backend::At(address) = backend else { return true };
     let address = address.ip().to_canonical();
     address.is_loopback() || address.is_unspecified() || has_interface(address)
