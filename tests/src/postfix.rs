@@ -49,6 +49,24 @@ impl Postfix {
         Self::start_set(net, services, &[])
     }
 
+    /// As [`Postfix::start_with`], with an smtpd that takes clients as descriptors at [`Postfix::pass_socket`]. It asks nobody but itself before
+    /// it greets, so that it does so without its master, too.
+    ///
+    /// # Panics
+    ///
+    /// When it does not come up.
+    #[must_use]
+    #[track_caller]
+    pub fn passing(net: &Net, services: &[(&str, &str)]) -> Self {
+        let mut postfix = Self::laid_out(net, services, &["smtpd_client_connection_count_limit=0"]);
+        let path = postfix.directory.join("etc/master.cf");
+        let mut master = fs::read_to_string(&path).expect("master.cf");
+        master.push_str("smtpd pass - - n - - smtpd\n");
+        fs::write(&path, master).expect("master.cf");
+        postfix.up(net);
+        postfix
+    }
+
     /// As [`Postfix::start_with`], with settings of `main.cf`: `name=value`.
     ///
     /// # Panics
@@ -57,15 +75,19 @@ impl Postfix {
     #[must_use]
     #[track_caller]
     pub fn start_set(net: &Net, services: &[(&str, &str)], settings: &[&str]) -> Self {
+        let mut postfix = Self::laid_out(net, services, settings);
+        postfix.up(net);
+        postfix
+    }
+
+    fn laid_out(net: &Net, services: &[(&str, &str)], settings: &[&str]) -> Self {
         let directory = net.directory().join("postfix");
         lay_out(&directory, services);
         if !settings.is_empty() {
             let etc = directory.join("etc").display().to_string();
             run("postconf", ["-c", &etc, "-e"].into_iter().chain(settings.iter().copied()));
         }
-        let mut postfix = Self { master: None, directory, on_client: false };
-        postfix.up(net);
-        postfix
+        Self { master: None, directory, on_client: false }
     }
 
     /// Starts Postfix on the client host, as a client of the edge: it takes mail on 127.0.0.1:10026, relays all of it, and tries again
@@ -121,6 +143,12 @@ impl Postfix {
         let host = if self.on_client { &net.client().namespace } else { &net.edge };
         self.master = Some(Process::start(host, Path::new(MASTER), &["-c", &config, "-d"], &output));
         wait_for("Postfix starts", SOON, || (self.logged("daemon started") > before).then_some(()));
+    }
+
+    /// Where it takes clients as descriptors, in a directory that is closed to everybody else.
+    #[must_use]
+    pub fn pass_socket(net: &Net) -> PathBuf {
+        net.directory().join("postfix/queue/private/smtpd")
     }
 
     /// Ends it, with all its processes.

@@ -21,6 +21,8 @@ mod lifecycle;
 mod limit;
 mod log_targets;
 mod mail_servers;
+mod pass;
+mod pass_trouble;
 mod processes;
 mod proxy;
 mod real_clients;

@@ -329,8 +329,8 @@ pub(super) const KEYS: &[Key] = &[
         "forward.to",
         Kind::Texts,
         "[\"local\"]",
-        "in place `[\"local\"]`; front: must be given",
-        "The mail servers, in order of preference: addresses with ports, or `local`, the address and port that the client meant.",
+        "in place `[\"local\"]`; front, and in mode `postfix`: must be given",
+        "The mail servers, in order of preference: addresses with ports, or `local`, the address and port that the client meant. In mode `postfix`: the path of smtpd's `pass` socket, such as `[\"/var/spool/postfix/private/smtpd\"]`.",
     ),
     depends(
         "forward.client_address",
@@ -338,6 +338,13 @@ pub(super) const KEYS: &[Key] = &[
         "\"kernel\"",
         "`kernel` for servers on this host, else `proxy-v2`",
         "How the mail server learns the true client: `kernel` (its own getpeername says so), a PROXY header, or not at all.",
+    ),
+    depends(
+        "forward.replay_to",
+        Kind::Address,
+        "\"127.0.0.1:10025\"",
+        "none: these clients are asked to come back, with a 450",
+        "Mode `postfix`: the server that sessions are replayed to which went through deep tests, as their sockets can't be handed over any more. `forward.client_address` is about this server then.",
     ),
     key(
         "forward.steer",

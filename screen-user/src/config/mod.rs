@@ -20,9 +20,10 @@ mod values;
 mod tests;
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -136,14 +137,47 @@ pub enum CacheBackend {
 /// How clients that passed reach the mail server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forward {
+    /// In which way.
+    pub mode: Mode,
     /// Layout front: the mail server's listener for known-good clients.
     pub steer_to: Option<SocketAddr>,
     /// The user, besides root, whose listeners are taken for the mail server's.
     pub steer_uid: u32,
-    /// The mail servers, in order of preference.
+    /// The mail servers, in order of preference; in mode `postfix` the one socket of smtpd's `pass` service.
     pub to: Vec<Backend>,
-    /// How the mail server learns who the client is.
+    /// How the mail server learns who the client is; in mode `postfix` that of `replay_to`.
     pub client_address: ClientAddress,
+    /// Mode `postfix`: where sessions are replayed that went through deep tests; none: they are asked to come back.
+    pub replay_to: Option<SocketAddr>,
+}
+
+impl Forward {
+    /// The socket of smtpd's `pass` service, in mode `postfix`.
+    #[must_use]
+    pub fn pass_service(&self) -> Option<&Path> {
+        match (self.mode, self.to.as_slice()) {
+            (Mode::Postfix, [Backend::Socket(path)]) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// The mail servers that the screener itself connects to: in mode `postfix` the one for sessions that are replayed, if there is one.
+    #[must_use]
+    pub fn relayed_to(&self) -> Cow<'_, [Backend]> {
+        match self.mode {
+            Mode::Relay => Cow::Borrowed(&self.to),
+            Mode::Postfix => Cow::Owned(self.replay_to.map(Backend::At).into_iter().collect()),
+        }
+    }
+}
+
+/// In which way a client reaches the mail server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Over a connection of the screener's own.
+    Relay,
+    /// Its live socket is given to Postfix.
+    Postfix,
 }
 
 /// A mail server.

@@ -3,7 +3,8 @@ use std::{path::Path, time::Duration};
 use proptest::prelude::*;
 
 use super::{
-    Backend, CacheBackend, ClientAddress, Config, Host, KernelReply, Layout, Loaded, LogTarget, Steer, format_duration,
+    Backend, CacheBackend, ClientAddress, Config, Host, KernelReply, Layout, Loaded, LogTarget, Mode, Steer,
+    format_duration,
     keys::{self, Default as KeyDefault, KEYS},
     load, load_text, markdown, parse_duration, reference,
 };
@@ -217,11 +218,48 @@ fn layouts_need_what_they_need() {
 }
 
 #[test]
+fn a_socket_goes_to_one_service_and_says_itself_who_the_client_is() {
+    let path = "/var/spool/postfix/private/smtpd";
+    let postfix = |to: &str| format!("forward.mode = \"postfix\"\nforward.to = {to}\n");
+    let list = postfix(&format!("[{path:?}]"));
+    for text in [list.clone(), postfix(&format!("{path:?}")), format!("{list}layout = \"front\"\n")] {
+        let forward = config(&text).forward;
+        assert_eq!(forward.to, [Backend::Socket(path.into())], "{text}");
+        assert_eq!((forward.mode, forward.client_address), (Mode::Postfix, ClientAddress::None), "{text}");
+        assert_eq!((forward.replay_to, forward.steer_to), (None, None), "{text}");
+    }
+    let long = format!("\"/{}\"", "x".repeat(107));
+    for (text, complaint) in [
+        ("forward.mode = \"postfix\"".to_owned(), "must be the path of the socket"),
+        (postfix("[]"), "must be the path of the socket"),
+        (postfix("[\"local\"]"), "must be the path of the socket"),
+        (postfix("[\"private/smtpd\"]"), "must be the path of the socket"),
+        (postfix("[\"/a\", \"/b\"]"), "must be the path of the socket"),
+        (postfix(&long), "at most 107 bytes"),
+        (format!("{list}forward.client_address = \"none\""), "goes along with its socket"),
+        (format!("{list}forward.steer_to = \"127.0.0.1:25\""), "protected port"),
+        (format!("{list}forward.replay_to = \"mx\""), "is no address with a port"),
+        ("forward.replay_to = \"127.0.0.1:10025\"".to_owned(), "replayed to forward.to"),
+    ] {
+        let found = problems(&text);
+        assert!(found.len() == 1 && found[0].contains(complaint), "{text}: {found:?}");
+    }
+    let near = format!("{list}forward.replay_to = \"127.0.0.1:10025\"\n");
+    assert_eq!(config(&near).forward.replay_to, Some("127.0.0.1:10025".parse().unwrap()));
+    assert_eq!(config(&near).forward.client_address, ClientAddress::Kernel);
+    let told = config(&format!("{near}forward.client_address = \"proxy-v1\"")).forward.client_address;
+    assert_eq!(told, ClientAddress::ProxyV1);
+    let far = config(&format!("{list}forward.replay_to = \"192.0.2.1:25\"")).forward.client_address;
+    assert_eq!(far, ClientAddress::ProxyV2);
+    let front = format!("{list}layout = \"front\"\nforward.steer_to = \"127.0.0.1:10025\"\n");
+    assert_eq!(config(&front).forward.steer_to, Some("127.0.0.1:10025".parse().unwrap()));
+}
+
+#[test]
 fn what_this_version_lacks_is_said() {
     for text in [
         "cache.backend = \"redis\"",
         "cache.redis.urls = [\"redis://127.0.0.1/\"]",
-        "forward.mode = \"postfix\"",
         "forward.to = [\"/var/spool/postfix/public/smtpd\"]",
         "metrics.listen = \"127.0.0.1:9125\"",
     ] {
@@ -234,6 +272,17 @@ fn what_this_version_lacks_is_said() {
 fn clients_go_on_unless_they_are_to_come_back() {
     assert!(config("bare_newline.enable = true").policy.replays);
     assert!(!config("bare_newline.enable = true\nforward.after_deep_tests = \"reconnect\"").policy.replays);
+
+    let postfix = "bare_newline.enable = true\nforward.mode = \"postfix\"\nforward.to = \"/smtpd\"\n";
+    let notices = read(postfix).notices;
+    assert!(notices.len() == 1 && notices[0].contains("are asked to come back"), "{notices:?}");
+    assert!(!config(postfix).policy.replays);
+    assert_eq!(read(&format!("{postfix}forward.after_deep_tests = \"reconnect\"")).notices, [] as [&str; 0]);
+    let wanted = problems(&format!("{postfix}forward.after_deep_tests = \"continue\""));
+    assert!(wanted.len() == 1 && wanted[0].contains("needs forward.replay_to"), "{wanted:?}");
+    let near = config(&format!("{postfix}forward.replay_to = \"127.0.0.1:10025\""));
+    assert!(near.policy.replays);
+    assert_eq!(*near.forward.relayed_to(), [Backend::At("127.0.0.1:10025".parse().unwrap())]);
 }
 
 #[test]

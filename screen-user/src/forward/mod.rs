@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod header;
+pub mod pass;
 pub mod probe;
 pub mod relay;
 pub mod replay;

@@ -1,6 +1,6 @@
 //! Whether the mail servers are there, asked once at start: the gate runs without them, and says so.
 
-use std::{collections::BTreeSet, fs, time::Duration};
+use std::{collections::BTreeSet, fs, os::unix::fs::FileTypeExt as _, path::Path, time::Duration};
 
 use tokio::{net::TcpStream, time::timeout};
 
@@ -12,7 +12,7 @@ const LISTEN: &str = "0A";
 
 /// One sentence for each mail server that does not listen.
 pub async fn unreachable(config: &Config) -> Vec<String> {
-    let mut complaints = Vec::new();
+    let mut complaints = Vec::from_iter(config.forward.pass_service().and_then(no_pass_service));
     for backend in &config.forward.to {
         match backend {
             Backend::Local => {
@@ -44,6 +44,21 @@ pub async fn unreachable(config: &Config) -> Vec<String> {
     complaints
 }
 
+/// Postfix makes the socket of a service when it reads master.cf; a connect would only be tried by a client, as smtpd logs one that says nothing.
+fn no_pass_service(path: &Path) -> Option<String> {
+    let why = match fs::metadata(path) {
+        Ok(data) if data.file_type().is_socket() => return None,
+        Ok(_) => "it is no socket".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let name = path.file_name().unwrap_or_default().display();
+    Some(format!(
+        "smtpd's pass service is not at {} yet ({why}); clients that pass are told to come back until it is: it takes the line \
+         `{name} pass - - n - - smtpd` in master.cf, and `postfix reload`",
+        path.display()
+    ))
+}
+
 /// The TCP ports that somebody listens on in this network namespace.
 ///
 /// Read from the kernel's table and not tried by a connect, which the mail server would log as a visitor.
@@ -67,6 +82,20 @@ fn listening_port(line: &str) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pass_service_that_is_not_there_is_said_with_what_makes_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("smtpd");
+        let complaint = no_pass_service(&path).unwrap();
+        assert!(complaint.contains("(No such file or directory"), "{complaint}");
+        assert!(complaint.ends_with("`smtpd pass - - n - - smtpd` in master.cf, and `postfix reload`"), "{complaint}");
+        fs::write(&path, "").unwrap();
+        assert!(no_pass_service(&path).unwrap().contains("(it is no socket)"));
+        fs::remove_file(&path).unwrap();
+        let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert_eq!(no_pass_service(&path), None);
+    }
 
     #[test]
     fn listening_sockets_are_found_and_others_are_not() {

@@ -291,6 +291,7 @@ fn own_networks(config: &Config) -> Vec<IpNet> {
         Backend::At(address) => Some(address.ip().to_canonical()),
         Backend::Local | Backend::Socket(_) => None,
     });
+    let replay = config.forward.replay_to.map(|address| address.ip().to_canonical());
     let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten().filter_map(|interface| {
         let address = interface.address?;
         let v4 = address.as_sockaddr_in().map(|own| IpAddr::V4(own.ip()));
@@ -299,6 +300,7 @@ fn own_networks(config: &Config) -> Vec<IpNet> {
     loopback
         .into_iter()
         .chain(backends)
+        .chain(replay)
         .chain(interfaces)
         .filter(|own| !own.is_unspecified())
         .map(IpNet::from)

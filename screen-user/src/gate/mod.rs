@@ -30,7 +30,7 @@ use crate::{
     cache::Store,
     config::Config,
     dns::{Dnsbl, Subscription},
-    forward::{backend::Openings, relay::Traffic},
+    forward::{backend::Openings, pass::Passes, relay::Traffic},
     keeper::Keeper,
     kernel::Kernel,
     net::tls::TlsServer,
@@ -70,6 +70,7 @@ pub struct Gate {
     traffic: Traffic,
     openings: Openings,
     surveyed: Mutex<survey::Surveyed>,
+    passes: Passes,
     started: Instant,
     started_unix: u64,
     /// Whether stopping takes the kernel's programs off.
@@ -249,6 +250,16 @@ impl Gate {
     /// The places of clients that wait for the mail server's greeting.
     pub fn openings(&self) -> &Openings {
         &self.openings
+    }
+
+    /// What is under way to Postfix.
+    pub fn passes(&self) -> &Passes {
+        &self.passes
+    }
+
+    /// The process with the privileges.
+    pub fn keeper(&self) -> &Keeper {
+        &self.keeper
     }
 
     /// What relays have moved.

@@ -107,8 +107,10 @@ fn servers(config: &Config) -> Vec<Vec<SocketAddr>> {
             let port = config.ports.first().copied().unwrap_or(25);
             vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port), SocketAddr::new(Ipv6Addr::LOCALHOST.into(), port)]
         }
+        // No relay leads there: the configuration sees to that.
+        Backend::Socket(_) => Vec::new(),
     };
-    config.forward.to.iter().map(at).collect()
+    config.forward.relayed_to().iter().map(at).collect()
 }
 
 fn loopback(server: SocketAddr) -> IpAddr {

@@ -19,10 +19,11 @@ use tokio::{
 use tokio_rustls::{Accept, server::TlsStream};
 
 use crate::{
-    config::ClientAddress,
+    config::{ClientAddress, Config},
     dns::Subscription,
     forward::{
         backend::{self, OpenError, Opened},
+        pass::{NotPassed, PassError, pass},
         relay::{Side, Unsent, relay},
         replay::replay,
     },
@@ -36,7 +37,10 @@ use crate::{
     },
 };
 
-use super::io::{Connection, Input, Transport};
+use super::{
+    io::{Connection, Input, Transport},
+    tls_facts::TlsFacts,
+};
 
 /// How long the last reply may take to leave.
 const FLUSH_LIMIT: Duration = Duration::from_secs(10);
@@ -49,7 +53,7 @@ const RELAY_IDLE: Duration = Duration::from_secs(3600);
 
 type Handshake = Box<Accept<TcpStream>>;
 type LookUp = Pin<Box<dyn Future<Output = (Subscription, Option<DnsblAnswer>)> + Send>>;
-type Opening = Pin<Box<dyn Future<Output = Result<Taken, OpenError>> + Send>>;
+type Opening = Pin<Box<dyn Future<Output = Wake> + Send>>;
 
 /// A mail server has taken the client.
 struct Taken {
@@ -67,6 +71,7 @@ enum Wake {
     DnsblDone,
     Handshake(Box<io::Result<TlsStream<TcpStream>>>),
     Opened(Result<Taken, OpenError>),
+    Passed(Result<(), NotPassed>),
 }
 
 /// One client: its connection, its session, and what the session waits for. What is rarely there is boxed: this is most of what a
@@ -142,10 +147,10 @@ impl Driver {
             return Poll::Ready(Wake::Handshake(Box::new(result)));
         }
         if let Some(opening) = &mut self.opening
-            && let Poll::Ready(result) = opening.as_mut().poll(cx)
+            && let Poll::Ready(wake) = opening.as_mut().poll(cx)
         {
             self.opening = None;
-            return Poll::Ready(Wake::Opened(result));
+            return Poll::Ready(wake);
         }
         if let Some(lookup) = &mut self.lookup
             && let Poll::Ready((subscription, answer)) = lookup.as_mut().poll(cx)
@@ -187,6 +192,27 @@ impl Driver {
                     OpenError::Unreachable { .. } | OpenError::Crowded => ForwardResult::Unreachable,
                     OpenError::NoAnswer { .. } => ForwardResult::Failed,
                 }));
+            }
+            Wake::Passed(Ok(())) => self.event(Event::Forwarded(ForwardResult::Accepted)),
+            Wake::Passed(Err(not_passed)) => self.not_passed(not_passed),
+        }
+    }
+
+    fn not_passed(&mut self, NotPassed { error, client }: NotPassed) {
+        self.gate.log().warn(error.to_string());
+        match client {
+            Some(client) => {
+                self.connection.transport = Transport::Plain(client);
+                self.event(Event::Forwarded(match error {
+                    PassError::Unreachable { .. } => ForwardResult::Unreachable,
+                    PassError::Failed { .. } | PassError::TimedOut { .. } => ForwardResult::Failed,
+                }));
+            }
+            // The receiver may have it, or nobody has: there is nothing left to say.
+            None => {
+                let now = self.gate.now();
+                let effects = self.session.abort(&mut self.gate.screen(), now);
+                self.perform(effects);
             }
         }
     }
@@ -244,16 +270,21 @@ impl Driver {
     fn forward(&mut self, envelope: Option<Box<Envelope>>) {
         let gate = Arc::clone(&self.gate);
         let endpoints = self.session.endpoints();
-        let tls = self.connection.tls_facts();
-        let mut opening: Opening = Box::pin(async move {
-            let config = gate.config();
-            let (to, way) = (&config.forward.to, config.forward.client_address);
-            let opened = backend::open(gate.openings(), to, way, gate.relay_kernel(), &endpoints, tls.as_ref()).await?;
-            match envelope {
-                Some(envelope) => say_again(&gate, opened, *envelope, &endpoints, way).await,
-                None => Ok(Taken { opened, unsent: Unsent::default() }),
+        let config = Arc::clone(&gate.config());
+        let mut opening: Opening = match config.forward.pass_service() {
+            // Who has talked with the screener can't begin anew with smtpd.
+            Some(service) if envelope.is_none() => {
+                let (service, limit) = (service.to_owned(), config.policy.limits.post_queue);
+                let client = self.connection.take_for_another();
+                Box::pin(async move {
+                    Wake::Passed(pass(gate.passes(), limit, gate.keeper(), &service, client, &endpoints).await)
+                })
             }
-        });
+            _ => {
+                let tls = self.connection.tls_facts();
+                Box::pin(async move { Wake::Opened(take(&gate, &config, envelope, &endpoints, tls).await) })
+            }
+        };
         // Begun at once, so that clients stand before the mail server in the order in which they were decided on.
         let begun = opening.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         self.opening = Some(match begun {
@@ -296,6 +327,22 @@ async fn carry(gate: &Arc<Gate>, client: impl Side, opened: Opened, unsent: Unse
     let _relayed = gate.count_relay();
     relay(client, opened.stream, unsent, gate.traffic(), RELAY_IDLE).await;
     drop(opened.entry);
+}
+
+/// Opens the mail server, and tells it what the client has said, if it has said anything.
+async fn take(
+    gate: &Gate,
+    config: &Config,
+    envelope: Option<Box<Envelope>>,
+    endpoints: &Endpoints,
+    tls: Option<TlsFacts>,
+) -> Result<Taken, OpenError> {
+    let (to, way) = (config.forward.relayed_to(), config.forward.client_address);
+    let opened = backend::open(gate.openings(), &to, way, gate.relay_kernel(), endpoints, tls.as_ref()).await?;
+    match envelope {
+        Some(envelope) => say_again(gate, opened, *envelope, endpoints, way).await,
+        None => Ok(Taken { opened, unsent: Unsent::default() }),
+    }
 }
 
 /// Tells the mail server what the client has said.

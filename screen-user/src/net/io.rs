@@ -151,6 +151,11 @@ impl Connection {
         std::mem::take(&mut self.unsent)
     }
 
+    /// As [`Self::take_plain`], for somebody else: `None` also while bytes wait to be sent, which would come too late.
+    pub(super) fn take_for_another(&mut self) -> Option<TcpStream> {
+        if self.unsent.is_empty() { self.take_plain() } else { None }
+    }
+
     /// Takes the bare socket out, for a handshake or a relay. `None` inside TLS.
     pub(super) fn take_plain(&mut self) -> Option<TcpStream> {
         match std::mem::replace(&mut self.transport, Transport::Gone) {

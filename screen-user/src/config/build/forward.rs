@@ -3,26 +3,31 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::config::{
-    Backend, ClientAddress, Forward, Layout,
+    Backend, ClientAddress, Forward, Layout, Mode,
     document::Value,
     values::{Fault, Values, mismatch},
 };
 
-use super::{socket_address, unavailable};
+use super::{postfix, socket_address, unavailable};
 
 /// The ways to the mail server.
 pub(super) fn forward(values: &mut Values<'_>, layout: Layout, kernel: bool) -> Forward {
-    if !values.word("forward.mode", &[("relay", true), ("postfix", false)], true) {
-        values.fault("forward.mode", unavailable("\"postfix\"").hint("\"relay\" works with every mail server"));
+    if values.word("forward.mode", &[("relay", Mode::Relay), ("postfix", Mode::Postfix)], Mode::Relay) == Mode::Postfix
+    {
+        return postfix::forward(values, layout, kernel);
+    }
+    if values.is_given("forward.replay_to") {
+        let fault = Fault::new("in mode \"relay\" sessions are replayed to forward.to");
+        values.fault("forward.replay_to", fault.hint("leave it out"));
     }
     let to = backends(values, layout);
     let client_address = client_address(values, &to, kernel);
     let steer_to = steer_to(values, layout, &to, client_address);
-    Forward { steer_to, steer_uid: steer_uid(values), client_address, to }
+    Forward { mode: Mode::Relay, steer_to, steer_uid: steer_uid(values), client_address, replay_to: None, to }
 }
 
 /// The listener for known-good clients, where it is not the protected port itself.
-fn steer_to(
+pub(super) fn steer_to(
     values: &mut Values<'_>,
     layout: Layout,
     to: &[Backend],
@@ -52,7 +57,7 @@ fn steer_to(
 }
 
 /// Whose listeners are taken for the mail server's.
-fn steer_uid(values: &mut Values<'_>) -> u32 {
+pub(super) fn steer_uid(values: &mut Values<'_>) -> u32 {
     let Some(name) = values.filled_text("forward.steer_user") else { return 0 };
     values.host.uid(&name).unwrap_or_else(|| {
         values.fault("forward.steer_user", Fault::new(format!("there is no user {name:?}")));
@@ -84,7 +89,7 @@ fn backends(values: &mut Values<'_>, layout: Layout) -> Vec<Backend> {
     to
 }
 
-fn client_address(values: &mut Values<'_>, to: &[Backend], kernel: bool) -> ClientAddress {
+pub(super) fn client_address(values: &mut Values<'_>, to: &[Backend], kernel: bool) -> ClientAddress {
     let words = [
         ("kernel", ClientAddress::Kernel),
         ("proxy-v2", ClientAddress::ProxyV2),

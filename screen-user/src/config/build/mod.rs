@@ -4,6 +4,7 @@ mod forward;
 mod kernel;
 mod lists;
 mod policy;
+mod postfix;
 mod tls;
 
 use std::{
@@ -36,9 +37,10 @@ pub(super) fn config(values: &mut Values<'_>, directory: &Path) -> Option<Config
     let layout = values.word("layout", &[("in-place", Layout::InPlace), ("front", Layout::Front)], Layout::InPlace);
     let ports = ports(values);
     let access = lists::access(values, directory);
-    let (policy, memory_only) = policy::policy(values, &hostname);
+    let (mut policy, memory_only) = policy::policy(values, &hostname);
     let kernel = kernel::kernel(values, layout);
     let forward = forward::forward(values, layout, kernel.enabled);
+    postfix::come_back(values, &forward, &mut policy);
     let tls = tls::tls(values, policy.tls);
     let backend = if memory_only { CacheBackend::Memory } else { CacheBackend::Embedded };
     Some(Config {
