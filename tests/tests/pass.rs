@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use nix::sys::signal::Signal;
 use screen_tests::{
     gate::{Gate, Settings},
     net::Net,
@@ -194,4 +195,87 @@ fn without_the_service_clients_are_told_to_come_back_and_pass_once() {
     }
     postfix.down();
     assert_told_to_come_back(&net, &gate, ["198.18.1.2", "2001:2:0:2::1"], "Connection refused");
+}
+
+#[test]
+fn without_a_kernel_part_the_keeper_needs_one_right_more() {
+    let Some(net) = Net::new() else { return };
+    let postfix = Postfix::passing(&net, &BESIDE);
+    let without = "-all,+net_bind_service";
+    let gate = Gate::start_restricted(&net, &["--bounding-set", without], front(&net));
+    gate.wait_log("warning: smtpd's pass service is not at ");
+    assert_told_to_come_back(&net, &gate, CLIENTS, "Permission denied");
+    gate.stop();
+
+    let with = format!("{without},+dac_read_search");
+    let gate = Gate::start_restricted(&net, &["--bounding-set", &with], front(&net));
+    for address in ["198.18.1.2", "2001:2:0:2::1"].map(ip) {
+        let mut client = Client::connect(net.client(), address);
+        assert_eq!(client.reply(), GREETING);
+        client.deliver("Subject: passed\r\n\r\nbody\r\n");
+        postfix.wait_log(&format!("client=unknown{}", client.name()));
+        client.quit();
+    }
+    assert_eq!(gate.logged("pass service"), 0);
+}
+
+#[test]
+fn who_has_talked_with_the_screener_goes_on_elsewhere_or_comes_back() {
+    let Some(net) = Net::new() else { return };
+    let postfix = Postfix::passing(&net, &BESIDE);
+    let deep = front(&net).set("bare_newline.enable", "true");
+    let replaying = deep.clone().text("forward.replay_to", BESIDE[0].0);
+    for (settings, strangers, answer) in [
+        (deep, ["198.18.1.1", "2001:2:0:1::1"], "450 4.3.2 Service currently unavailable"),
+        (replaying, ["198.18.1.2", "2001:2:0:2::1"], "250 2.1.5 Ok"),
+    ] {
+        let gate = Gate::start(&net, settings);
+        for address in strangers.map(ip) {
+            let mut client = Client::connect(net.client(), address);
+            assert_eq!(client.reply(), "220-mx.example.test ESMTP\n220 mx.example.test ESMTP");
+            client.command("EHLO client.example.test", "250");
+            client.command("MAIL FROM:<sender@client.example.test>", "250");
+            client.command("RCPT TO:<inbox@example.test>", answer);
+            let name = client.name();
+            if answer.starts_with("250") {
+                client.command("DATA", "354");
+                client.command("Subject: replayed\r\n\r\nbody\r\n.", "250");
+                postfix.wait_log(&format!("client=unknown{name}"));
+            }
+            client.quit();
+            gate.wait_log(&format!("PASS NEW {name}"));
+            visit_as_friend(&net, &postfix, &gate, address, false);
+        }
+        gate.stop();
+    }
+}
+
+#[test]
+fn a_reload_leads_another_way_and_the_next_screener_goes_it_too() {
+    let Some(net) = Net::new() else { return };
+    let postfix = Postfix::passing(&net, &BESIDE);
+    let gate = Gate::start(&net, Settings::front(&net, BESIDE[0].0).text("forward.client_address", "none"));
+    let mut relayed = Client::connect(net.client(), ip("198.18.1.1"));
+    assert_eq!(relayed.reply(), GREETING);
+    relayed.deliver("Subject: relayed\r\n\r\nbody\r\n");
+    assert_eq!(postfix.logged(&format!("client=unknown{}", relayed.name())), 0);
+
+    // The file is read again by the keeper, which connects to no other socket than those that it names.
+    let _ = front(&net).write();
+    gate.tell(&["reload"]);
+    let mut passed = Client::connect(net.client(), ip("198.18.1.2"));
+    assert_eq!(passed.reply(), GREETING);
+    passed.deliver("Subject: passed\r\n\r\nbody\r\n");
+    postfix.wait_log(&format!("client=unknown{}", passed.name()));
+
+    let first = gate.screener();
+    gate.signal_screener(Signal::SIGKILL);
+    gate.wait("the next screener answers", || {
+        gate.screener_if_any().is_some_and(|pid| pid != first) && gate.control(&["status"]).status.success()
+    });
+    // Who was relayed is cut off; who was handed over is not.
+    relayed.wait_closed();
+    passed.deliver("Subject: still here\r\n\r\nbody\r\n");
+    passed.quit();
+    visit_as_stranger(&net, &postfix, &gate, ip("2001:2:0:1::1"));
 }
