@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
 use super::{
     list::{AccessList, RuleId, Verdict},
@@ -23,6 +23,10 @@ pub struct Compiled {
     /// of other addresses is known to [`AccessList::decide`] only.
     pub exact: bool,
 }
+
+/// The IPv6 form of IPv4 addresses. Nobody comes from there, as clients are known by the IPv4 form; to the kernel's tables the two are
+/// the same, so that a rule of one family must not get there as a network of the other.
+const MAPPED: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96);
 
 /// A verdict and its rule.
 type Answer = (Verdict, Option<RuleId>);
@@ -94,10 +98,10 @@ fn same(a: Answer, b: Answer) -> bool {
 
 impl Compiled {
     fn add(&mut self, decision: Answer, networks: impl Iterator<Item = IpNet>, limit: usize) {
-        for net in networks {
-            if matches!(decision.0, Verdict::Undecided) {
-                return;
-            }
+        if matches!(decision.0, Verdict::Undecided) {
+            return;
+        }
+        for net in networks.filter(|net| !matches!(net, IpNet::V6(net) if MAPPED.contains(net))) {
             if self.permits.len() + self.rejects.len() >= limit {
                 self.exact = false;
                 return;

@@ -259,6 +259,16 @@ fn text_of(lines: &[Line]) -> String {
         .collect()
 }
 
+#[test]
+fn the_ipv6_form_of_ipv4_is_not_compiled() {
+    let rules = "::fffe:0:0/96 dunno\n::fffe:0:0/95 permit\n::ffff:192.0.2.0/120 reject\n192.0.2.7 reject\n";
+    let list = list(vec![element(rules)]);
+    let compiled = list.compile();
+    assert_eq!(compiled.permits, []);
+    assert_eq!(compiled.rejects.iter().map(|(net, _)| net.to_string()).collect::<Vec<_>>(), ["192.0.2.7/32"]);
+    assert_eq!(verdict(&list, "::ffff:198.51.100.1"), Verdict::Undecided);
+}
+
 /// The specification read literally: line by line.
 fn model(lines: &[Line], mynetworks: &AddressList, address: IpAddr) -> Verdict {
     let matches =
