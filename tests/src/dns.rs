@@ -1,4 +1,4 @@
-//! A small DNS server for DNSBL zones, over UDP and TCP, with delays and TTLs.
+//! A small DNS server for DNSBL zones and for texts, over UDP and TCP, with delays and TTLs.
 
 use std::{
     collections::HashMap,
@@ -16,14 +16,16 @@ use crate::netns::Namespace;
 
 const TYPE_A: u16 = 1;
 const TYPE_SOA: u16 = 6;
+const TYPE_TXT: u16 = 16;
 const NXDOMAIN: u8 = 3;
 const SERVFAIL: u8 = 2;
 
-/// A zone that lists clients.
+/// A zone that lists clients, or publishes a text.
 #[derive(Debug, Clone)]
 pub struct Zone {
     name: String,
     listed: HashMap<IpAddr, Vec<Ipv4Addr>>,
+    text: Option<String>,
     delay: Duration,
     ttl: u32,
     broken: bool,
@@ -37,6 +39,7 @@ impl Zone {
         Self {
             name: name.to_owned(),
             listed: HashMap::from([test_point]),
+            text: None,
             delay: Duration::ZERO,
             ttl: 300,
             broken: false,
@@ -47,6 +50,13 @@ impl Zone {
     #[must_use]
     pub fn list(mut self, client: IpAddr, code: u8) -> Self {
         self.listed.entry(client).or_default().push(Ipv4Addr::new(127, 0, 0, code));
+        self
+    }
+
+    /// Publishes `text` as the TXT record of its own name.
+    #[must_use]
+    pub fn text(mut self, text: &str) -> Self {
+        self.text = Some(text.to_owned());
         self
     }
 
@@ -70,12 +80,21 @@ impl Zone {
         self.broken = true;
         self
     }
+
+    /// The types and data of what `name`, which ends with the zone's, has; none if it is not there.
+    fn records(&self, name: &str) -> Option<Vec<(u16, Vec<u8>)>> {
+        if name == self.name {
+            return Some(self.text.iter().map(|text| (TYPE_TXT, strings(text))).collect());
+        }
+        let codes = self.listed.get(&client_in(name.strip_suffix(self.name.as_str())?)?)?;
+        Some(codes.iter().map(|code| (TYPE_A, code.octets().to_vec())).collect())
+    }
 }
 
 /// The running server, on 127.0.0.1:53 of its namespace. Dropping it ends it.
 #[derive(Debug)]
 pub struct DnsServer {
-    asked: Arc<Mutex<Vec<String>>>,
+    answerer: Arc<Answerer>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -95,24 +114,28 @@ impl DnsServer {
         let poll = Duration::from_millis(50);
         udp.set_read_timeout(Some(poll)).expect("a time limit");
         tcp.set_nonblocking(true).expect("a non-blocking listener");
-        let asked = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
-        let answerer = Arc::new(Answerer { zones, asked: Arc::clone(&asked) });
+        let answerer = Arc::new(Answerer { zones: Mutex::new(zones), asked: Mutex::default() });
         let over_udp = thread::spawn({
             let (stop, answerer) = (Arc::clone(&stop), Arc::clone(&answerer));
             move || serve_udp(&Arc::new(udp), &stop, &answerer)
         });
         let over_tcp = thread::spawn({
-            let stop = Arc::clone(&stop);
+            let (stop, answerer) = (Arc::clone(&stop), Arc::clone(&answerer));
             move || serve_tcp(&tcp, &stop, &answerer)
         });
-        Self { asked, stop, threads: vec![over_udp, over_tcp] }
+        Self { answerer, stop, threads: vec![over_udp, over_tcp] }
+    }
+
+    /// Answers for these zones from now on, and for no others.
+    pub fn serve(&self, zones: Vec<Zone>) {
+        *self.answerer.zones.lock().unwrap_or_else(PoisonError::into_inner) = zones;
     }
 
     /// How often a name that ends in `suffix` was asked for.
     #[must_use]
     pub fn asked(&self, suffix: &str) -> usize {
-        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = self.answerer.asked.lock().unwrap_or_else(PoisonError::into_inner);
         asked.iter().filter(|name| name.ends_with(suffix)).count()
     }
 }
@@ -167,8 +190,8 @@ fn serve_tcp(listener: &TcpListener, stop: &AtomicBool, answerer: &Arc<Answerer>
 
 #[derive(Debug)]
 struct Answerer {
-    zones: Vec<Zone>,
-    asked: Arc<Mutex<Vec<String>>>,
+    zones: Mutex<Vec<Zone>>,
+    asked: Mutex<Vec<String>>,
 }
 
 impl Answerer {
@@ -178,16 +201,16 @@ impl Answerer {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(name.clone());
         let kind = u16::from_be_bytes([*query.get(end)?, *query.get(end + 1)?]);
         let asked = query.get(12..end + 4)?;
-        let zone = self.zones.iter().find(|zone| name == zone.name || name.ends_with(&format!(".{}", zone.name)));
-        let codes = zone.and_then(|zone| zone.listed.get(&client_in(name.strip_suffix(zone.name.as_str())?)?));
-        let answers: &[Ipv4Addr] = if kind == TYPE_A { codes.map_or(&[], Vec::as_slice) } else { &[] };
-        let response_code = match (zone, codes) {
+        let zones = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
+        let zone = zones.iter().find(|zone| name == zone.name || name.ends_with(&format!(".{}", zone.name)));
+        let known = zone.and_then(|zone| zone.records(&name));
+        let response_code = match (zone, &known) {
             (None, _) => SERVFAIL,
             (Some(zone), _) if zone.broken => SERVFAIL,
             (Some(_), None) => NXDOMAIN,
             (Some(_), Some(_)) => 0,
         };
-        let answers = if response_code == 0 { answers } else { &[] };
+        let answers: Vec<_> = known.into_iter().flatten().filter(|(of, _)| *of == kind && response_code == 0).collect();
         let authority = u16::from(response_code != SERVFAIL && answers.is_empty());
         let mut packet = query.get(..2)?.to_vec();
         // A response, recursion desired and available.
@@ -197,10 +220,10 @@ impl Answerer {
         }
         packet.extend(asked);
         let ttl = zone.map_or(0, |zone| zone.ttl);
-        for code in answers {
+        for (kind, data) in answers {
             // The name is the question's, 12 bytes into the packet.
             packet.extend([0xc0, 12]);
-            record(&mut packet, TYPE_A, ttl, &code.octets());
+            record(&mut packet, kind, ttl, &data);
         }
         if let Some(zone) = zone.filter(|_| authority == 1) {
             packet.extend(labels(&zone.name));
@@ -253,6 +276,12 @@ fn soa(minimum: u32) -> Vec<u8> {
     [&[0, 0], numbers.as_slice()].concat()
 }
 
+/// TXT data: strings of at most 255 bytes, each behind its length.
+fn strings(text: &str) -> Vec<u8> {
+    let parts = text.as_bytes().chunks(255);
+    parts.flat_map(|part| [&[u8::try_from(part.len()).unwrap_or(0)], part].concat()).collect()
+}
+
 fn labels(name: &str) -> Vec<u8> {
     let mut encoded = Vec::new();
     for label in name.split('.') {
@@ -272,7 +301,7 @@ mod tests {
     }
 
     fn answerer(zone: Zone) -> Answerer {
-        Answerer { zones: vec![zone], asked: Arc::default() }
+        Answerer { zones: Mutex::new(vec![zone]), asked: Mutex::default() }
     }
 
     #[test]
@@ -287,6 +316,18 @@ mod tests {
     fn an_unlisted_client_gets_nxdomain_with_a_soa() {
         let (packet, _) = answerer(Zone::new("bl.test")).answer(&query("1.0.0.127.bl.test")).unwrap();
         assert_eq!(packet[2..10], [0x81, 0x83, 0, 1, 0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn a_text_is_there_for_whoever_asks_for_texts() {
+        let answerer = answerer(Zone::new("d.test").text("v=spf1 -all"));
+        let mut asked = query("d.test");
+        let (nothing, _) = answerer.answer(&asked).unwrap();
+        assert_eq!(nothing[2..10], [0x81, 0x80, 0, 1, 0, 0, 0, 1]);
+        let kind = asked.len() - 3;
+        asked[kind] = 16;
+        let (packet, _) = answerer.answer(&asked).unwrap();
+        assert!(packet.ends_with(b"\x0bv=spf1 -all"));
     }
 
     #[test]

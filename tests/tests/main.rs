@@ -30,6 +30,7 @@ mod refusal;
 mod relay;
 mod replay;
 mod soak;
+mod spf;
 mod startup;
 mod steering;
 mod syn_evidence;

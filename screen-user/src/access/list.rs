@@ -1,4 +1,4 @@
-//! `access.list`: words and tables in order (spec 1.9).
+//! `access.list`: words, tables and domains in order (spec 1.9).
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
@@ -6,7 +6,11 @@ use serde::{Serialize, Serializer};
 
 use crate::config::AddressList;
 
-use super::{cidr::Table, segments::Both};
+use super::{
+    cidr::Table,
+    segments::Both,
+    spf::{Domain, Networks},
+};
 
 /// What a list says of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +63,8 @@ pub enum RulePlace {
         /// The line where the rule begins, from 1.
         line: u32,
     },
+    /// The networks that a domain publishes.
+    Spf(Domain),
 }
 
 impl fmt::Display for RulePlace {
@@ -66,6 +72,7 @@ impl fmt::Display for RulePlace {
         match self {
             Self::Word(word) => f.write_str(word),
             Self::Line { file, line } => write!(f, "{file}:{line}"),
+            Self::Spf(domain) => write!(f, "spf:{domain}"),
         }
     }
 }
@@ -101,6 +108,8 @@ pub enum Element {
     Dunno,
     /// A table; see [`Element::table`].
     Table(ListTable),
+    /// `spf:DOMAIN`: clients in the networks that the domain publishes, as far as they are known ([`AccessList::publish`]).
+    Spf(Domain, Arc<Networks>),
 }
 
 impl Element {
@@ -228,6 +237,7 @@ impl AccessList {
                 Element::Dunno => Some((Verdict::Undecided, 0)),
                 Element::PermitMynetworks => self.mynetworks.contains(address).then_some((Verdict::Permit, 0)),
                 Element::Table(table) => self.ask(table, address),
+                Element::Spf(_, networks) => networks.contains(address).then_some((Verdict::Permit, 0)),
             };
             if let Some((verdict, rule)) = decided {
                 return (verdict, Some(RuleId { element: position, rule }));
@@ -262,13 +272,32 @@ impl AccessList {
             Element::Dunno => RulePlace::Word("dunno"),
             Element::PermitMynetworks => RulePlace::Word("permit_mynetworks"),
             Element::Table(table) => RulePlace::Line { file: Arc::clone(&table.file), line: table.line(rule.rule) },
+            Element::Spf(domain, _) => RulePlace::Spf(domain.clone()),
         })
+    }
+
+    /// The domains whose networks the list permits, and what is known of them. A domain may be there twice.
+    pub fn published(&self) -> impl Iterator<Item = (&Domain, &Arc<Networks>)> {
+        self.elements.iter().filter_map(|element| match element {
+            Element::Spf(domain, networks) => Some((domain, networks)),
+            Element::Permit | Element::Reject | Element::PermitMynetworks | Element::Dunno | Element::Table(_) => None,
+        })
+    }
+
+    /// Takes `published` for what `domain` publishes. Copies of the list stay as they are.
+    pub fn publish(&mut self, domain: &Domain, published: &Arc<Networks>) {
+        let elements = self.elements.iter().map(|element| match element {
+            Element::Spf(known, _) if known == domain => Element::Spf(known.clone(), Arc::clone(published)),
+            other => other.clone(),
+        });
+        self.elements = elements.collect();
     }
 
     /// Every index that the list consults.
     pub(super) fn indices(&self) -> impl Iterator<Item = &Both> {
         let tables = self.elements.iter().filter_map(|element| match element {
             Element::Table(table) => Some(table.index()),
+            Element::Spf(_, networks) => Some(networks.index()),
             Element::Permit | Element::Reject | Element::PermitMynetworks | Element::Dunno => None,
         });
         tables.chain(std::iter::once(&self.mynetworks.index))

@@ -10,6 +10,7 @@ mod compile;
 mod list;
 pub mod runtime;
 mod segments;
+pub mod spf;
 
 pub use compile::{Compiled, PREFIX_LIMIT};
 pub use list::{AccessList, Decision, Element, RuleId, RulePlace, Verdict};

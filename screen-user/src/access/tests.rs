@@ -1,4 +1,7 @@
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -6,6 +9,7 @@ use proptest::prelude::*;
 use super::{
     AccessList, Element, Verdict, address_list,
     cidr::{Table, logical_lines, parse_network},
+    spf::{Domain, Networks},
 };
 use crate::config::{AddressList, Host};
 
@@ -257,6 +261,34 @@ fn text_of(lines: &[Line]) -> String {
             }
         })
         .collect()
+}
+
+#[test]
+fn a_domain_permits_at_its_place_what_it_publishes() {
+    let domain = Domain::parse("Spf.Example.org").unwrap();
+    let spf = || Element::Spf(domain.clone(), Arc::default());
+    let mut list = list(vec![element("192.0.2.99 reject\n"), spf(), element("198.51.100.0/24 reject\n"), spf()]);
+    let before = list.clone();
+    assert_eq!(verdict(&list, "198.51.100.1"), Verdict::Reject);
+    let networks = ["198.51.100.0/25", "192.0.2.0/24", "2001:db8::/48"].map(|net| net.parse().unwrap());
+    list.publish(&domain, &Arc::new(Networks::new(&networks.to_vec(), 10).0));
+    for (address, expected) in [
+        ("192.0.2.99", Verdict::Reject),
+        ("192.0.2.98", Verdict::Permit),
+        ("198.51.100.127", Verdict::Permit),
+        ("198.51.100.128", Verdict::Reject),
+        ("2001:db8::1", Verdict::Permit),
+        ("2001:db8:1::1", Verdict::Undecided),
+    ] {
+        assert_eq!(verdict(&list, address), expected, "{address}");
+    }
+    let decision = list.decide("2001:db8::1".parse().unwrap());
+    assert_eq!(decision.rule.unwrap().to_string(), "spf:spf.example.org");
+    assert_eq!(verdict(&before, "2001:db8::1"), Verdict::Undecided, "a copy stays as it was");
+    let compiled = list.compile();
+    assert_eq!(compiled.rejects.len(), 2);
+    assert!(compiled.permits.contains(&"198.51.100.0/25".parse().unwrap()));
+    assert!(!compiled.permits.iter().any(|net| net.contains(&IpAddr::from([192, 0, 2, 99]))));
 }
 
 #[test]

@@ -29,7 +29,10 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::{access::AccessList, screen::policy::Policy};
+use crate::{
+    access::{AccessList, spf::Widest},
+    screen::policy::Policy,
+};
 
 pub use duration::{DurationError, format_duration, parse_duration};
 pub use host::{Facts, Host};
@@ -44,6 +47,8 @@ pub struct Config {
     pub policy: Policy,
     /// The permanent list (`access.list`), first match decides.
     pub access: AccessList,
+    /// How the domains of the permanent list are asked.
+    pub spf: Spf,
     /// The protected ports.
     pub ports: Vec<u16>,
     /// Who owns the protected port.
@@ -83,6 +88,17 @@ pub enum Layout {
     InPlace,
     /// The screener owns the port; the mail server listens elsewhere.
     Front,
+}
+
+/// How the domains of `access.list` are asked for their networks (`access.spf`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spf {
+    /// An answer lasts at least this long; after a failure the domain is asked again so soon.
+    pub min_ttl: Duration,
+    /// An answer lasts at most this long.
+    pub max_ttl: Duration,
+    /// The widest networks that a domain may publish.
+    pub widest: Widest,
 }
 
 /// How DNSBL zones are asked.

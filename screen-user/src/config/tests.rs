@@ -144,6 +144,16 @@ fn wrong_types_and_sections_are_named() {
         ("listen = []", "listen: at least one address is needed"),
         ("limits.client_prefix.ipv4 = 33", "limits.client_prefix.ipv4: 33 is out of range: 0 to 32"),
         ("limits = { client_prefix = { ipv6 = -1 } }", "limits.client_prefix.ipv6: -1 is out of range: 0 to 128"),
+        ("access.list = [\"spf:localhost\"]", "access.list: \"localhost\" is no domain that can be asked for"),
+        (
+            "access.list = [\"spf:%{d}.example.org\"]",
+            "access.list: \"%{d}.example.org\" is no domain that can be asked for",
+        ),
+        ("access.spf.widest.ipv4 = 33", "access.spf.widest.ipv4: 33 is out of range: 0 to 32"),
+        (
+            "access.spf = { min_ttl = \"1h\", max_ttl = \"1m\" }",
+            "access.spf.max_ttl: must not be shorter than access.spf.min_ttl",
+        ),
         ("limits.pre_queue = 9", "limits.pre_queue: 9 is out of range: 0 (no limit), or at least 10"),
         ("pregreet.wait = \"0s\"", "pregreet.wait: must be at least 1ms"),
         (

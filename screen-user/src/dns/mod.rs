@@ -7,12 +7,15 @@
 //! A zone can't hurt: error codes are failures, never listings ([`Failure::ErrorCode`]), and a zone that lists the address which no
 //! list may hold is not asked until it has recovered (RFC 5782 section 5).
 //!
+//! [`spf`] asks the same recursors for what domains publish.
+//!
 //! hickory's own debug events carry query names, and so the names of secret zones: see [`SECRET_TARGETS`].
 
 mod health;
 mod lookup;
 mod query;
 mod report;
+pub mod spf;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -70,7 +73,7 @@ impl Default for Options {
     }
 }
 
-/// Why DNSBL zones can't be asked.
+/// Why DNS can't be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// A zone's name is no domain name, or leaves no room for an IPv6 address in front of it.

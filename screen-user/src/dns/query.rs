@@ -1,4 +1,4 @@
-//! One query to one zone: its name, how it is sent, and what the response means.
+//! One query: to a zone about a client, or for the records of a name. How it is sent, and what the response means.
 
 use std::{
     fmt::Write,
@@ -65,6 +65,15 @@ pub(super) enum Answer {
     },
 }
 
+/// What a name has.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Records {
+    /// The records that were asked for, among others that lead to them.
+    pub(super) data: Vec<RData>,
+    /// The lowest TTL of all of them; where there are none, that of the SOA record in the response.
+    pub(super) ttl: Option<Duration>,
+}
+
 /// The address part of a query name: octets, or nibbles, last first (RFC 5782 sections 2.1 and 2.4).
 pub(super) fn reversed(client: IpAddr) -> String {
     let mut name = String::with_capacity(64);
@@ -110,7 +119,7 @@ pub(super) struct Resolver {
 }
 
 impl Resolver {
-    /// With the configured recursors, else the system's. Without zones (`needed`) there may be none.
+    /// With the configured recursors, else the system's. Where nothing is to be asked (`needed`) there may be none.
     pub(super) fn new(config: &config::Resolver, needed: bool) -> Result<Self, SetupError> {
         let mut servers: Vec<_> = config.servers.iter().copied().map(name_server).collect();
         if servers.is_empty() && needed {
@@ -161,7 +170,7 @@ impl Resolver {
                 RData::A(address) => Some((address.0, record.ttl)),
                 _ => None,
             })),
-            Ok(Err(error)) => self.read_error(&error),
+            Ok(Err(error)) => self.read_error(&error).map(|ttl| Answer::NotListed { ttl }),
         }
     }
 
@@ -183,8 +192,21 @@ impl Resolver {
         Ok(Answer::Listed { codes, ttl: Duration::from_secs(lowest.into()) })
     }
 
-    /// What an error of hickory's means: "no such name" is one.
-    fn read_error(&self, error: &NetError) -> Result<Answer, Failure> {
+    /// Asks for the records of `kind` that `name` has, and waits no longer than the limit.
+    pub(super) async fn records(&self, name: Name, kind: RecordType) -> Result<Records, Failure> {
+        match timeout(self.limit, self.hickory.lookup(name, kind)).await {
+            Err(_) => Err(Failure::TimedOut(self.limit)),
+            Ok(Ok(response)) => Ok(Records {
+                ttl: response.answers().iter().map(|record| Duration::from_secs(record.ttl.into())).min(),
+                data: response.answers().iter().map(|record| record.data.clone()).collect(),
+            }),
+            Ok(Err(error)) => self.read_error(&error).map(|ttl| Records { data: Vec::new(), ttl }),
+        }
+    }
+
+    /// What an error of hickory's means. "No such name", and a name without such records, are answers, with the TTL of the SOA
+    /// record in them.
+    fn read_error(&self, error: &NetError) -> Result<Option<Duration>, Failure> {
         match error {
             NetError::Dns(DnsError::NoRecordsFound(NoRecords {
                 response_code: ResponseCode::NXDomain | ResponseCode::NoError,
@@ -192,7 +214,7 @@ impl Resolver {
                 ..
             })) => {
                 // The record's own TTL, not the minimum field (spec 3.5).
-                Ok(Answer::NotListed { ttl: soa.as_ref().map(|soa| Duration::from_secs(soa.ttl.into())) })
+                Ok(soa.as_ref().map(|soa| Duration::from_secs(soa.ttl.into())))
             }
             NetError::Dns(DnsError::ResponseCode(ResponseCode::ServFail)) => Err(Failure::ServerFailure),
             NetError::Dns(DnsError::ResponseCode(ResponseCode::Refused)) => Err(Failure::Refused),

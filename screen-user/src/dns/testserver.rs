@@ -27,6 +27,8 @@ use tokio::{
 pub(super) enum Answer {
     /// These addresses with their TTLs, behind an alias if there is one.
     Addresses(Vec<(Ipv4Addr, u32)>, Option<&'static str>),
+    /// These records with one TTL, to whoever asks for their type; NOERROR and a SOA record of the same TTL to others.
+    Records(Vec<RData>, u32),
     /// Nothing: a response code, and the TTL and the minimum of the SOA record if there is one.
     Nothing(ResponseCode, Option<(u32, u32)>),
     /// No response at all.
@@ -194,6 +196,18 @@ async fn reply(query: &[u8], book: &Mutex<Book>, hold: &mut watch::Receiver<bool
                 }
                 for (address, ttl) in addresses {
                     message.add_answer(Record::from_rdata(owner.clone(), ttl, RData::A(A(address))));
+                }
+                break;
+            }
+            Answer::Records(records, ttl) => {
+                let mut of_type =
+                    records.into_iter().filter(|data| data.record_type() == question.query_type()).peekable();
+                if of_type.peek().is_none() {
+                    answer = Answer::Nothing(ResponseCode::NoError, Some((ttl, ttl)));
+                    continue;
+                }
+                for data in of_type {
+                    message.add_answer(Record::from_rdata(question.name().clone(), ttl, data));
                 }
                 break;
             }

@@ -94,7 +94,8 @@ impl Gate {
     }
 
     /// Brings the kernel's tables to what the access list says now.
-    fn feed_access_list(&self) {
+    pub(super) fn feed_access_list(&self) {
+        let _turn = self.feeding.lock().unwrap_or_else(PoisonError::into_inner);
         let config = self.config.load();
         let compiled = config.access.compile();
         if !compiled.exact {

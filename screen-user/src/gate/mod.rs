@@ -8,6 +8,7 @@ mod housekeeping;
 mod left_out;
 mod reload;
 mod run;
+mod spf;
 mod survey;
 mod view;
 mod zones;
@@ -58,6 +59,9 @@ pub struct Gate {
     lists: RwLock<RuntimeLists>,
     imported: RwLock<blocklists::Imported>,
     fed: Mutex<feed::Fed>,
+    /// Held by the one who feeds the access list, until the kernel agrees.
+    feeding: Mutex<()>,
+    domains: Mutex<spf::Domains>,
     dnsbl: ArcSwapOption<Dnsbl>,
     tls: ArcSwapOption<TlsServer>,
     store: Store,

@@ -37,7 +37,7 @@ impl Gate {
         let loaded = config::load(&host, &self.source.path, &self.source.overrides).map_err(Failure::usage)?;
         let mut said = loaded.remarks();
         let tls = TlsServer::for_config(&loaded.config.tls, &host).map_err(Failure::usage)?;
-        let new = loaded.config;
+        let mut new = loaded.config;
         let old = self.config.load_full();
         let fixed = fixed_keys(&old, &new);
         if !fixed.is_empty() {
@@ -46,18 +46,21 @@ impl Gate {
                 fixed.join(", ")
             )));
         }
+        let spf = Self::spf_of(&new)?;
         self.set_dnsbl(&new)?;
         // From here on nothing can fail, and it is in force whatever the keeper says. The keeper goes by it first: sessions ask for mail servers
         // that only the new one names.
         if let Err(failure) = self.keeper.adopt() {
             self.log.warn(failure.message);
         }
+        self.hand_on_domains(&mut new);
         self.tls.store(tls.map(Arc::new));
         self.screen().set_policy(new.policy.clone());
         self.config.store(Arc::new(new));
         self.offer_tls();
         *self.notices.lock().unwrap_or_else(PoisonError::into_inner) = said.clone();
         self.feed_everything();
+        self.follow_domains(spf);
         said.push("reloaded".into());
         Ok(said)
     }

@@ -17,7 +17,7 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::{io::AsyncReadExt as _, net::UnixStream, sync::watch};
 
-use super::{Counts, Gate, Phase, blocklists::Imported, feed::Fed, history::History, unix_now};
+use super::{Counts, Gate, Phase, blocklists::Imported, feed::Fed, history::History, spf::Domains, unix_now};
 use crate::{
     access::runtime::RuntimeLists,
     cache::{Disk as _, StateFile, Store},
@@ -160,6 +160,8 @@ fn start(work: Work) -> Result<Arc<Gate>, Failure> {
         lists: RwLock::new(RuntimeLists::default()),
         imported: RwLock::new(Imported::default()),
         fed: Mutex::new(Fed::default()),
+        feeding: Mutex::new(()),
+        domains: Mutex::new(Domains::default()),
         tls: ArcSwapOption::from(tls),
         store: opened.store,
         kernel,
@@ -181,8 +183,10 @@ fn start(work: Work) -> Result<Arc<Gate>, Failure> {
     let gate = Arc::new(gate);
     gate.offer_tls();
     gate.set_dnsbl(&gate.config.load_full())?;
+    let spf = Gate::spf_of(&gate.config.load())?;
     gate.restore_entries(opened.entries);
     gate.feed_everything();
+    gate.follow_domains(spf);
     if let Some(kernel) = &gate.kernel {
         kernel.begin_steering().map_err(|error| Failure::of_kernel(&error))?;
     }

@@ -276,6 +276,7 @@ impl Gate {
                 "denied_by_access_list": fed_rejects,
                 "permitted_by_access_list": fed_permits,
                 "imported": self.blocklists(),
+                "spf": self.spf_status(),
             },
             "cache": { "backend": backend_name(&config.cache.backend), "store": self.store.status() },
             "kernel": match &self.kernel {
@@ -288,10 +289,13 @@ impl Gate {
         })
     }
 
-    /// Keeps a sentence for `status` and logs it.
+    /// Keeps a sentence for `status` and logs it, unless it is there already.
     pub(super) fn notice(&self, text: String) {
-        self.log.warn(text.as_str());
-        self.notices.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+        let mut notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
+        if !notices.contains(&text) {
+            self.log.warn(text.as_str());
+            notices.push(text);
+        }
     }
 }
 

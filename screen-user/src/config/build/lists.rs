@@ -1,19 +1,25 @@
-//! `access.*`: the permanent list and its tables.
+//! `access.*`: the permanent list, its tables and domains.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use crate::{
-    access::{AccessList, Element, address_list, cidr::Table},
+    access::{
+        AccessList, Element, address_list,
+        cidr::Table,
+        spf::{Domain, Networks, Widest},
+    },
     config::{
-        AddressList,
+        AddressList, Spf,
         document::{Located, Value},
         problem::{Place, Problem},
         values::{Fault, Values, mismatch, unknown_word},
     },
 };
 
+use super::SECOND;
+
 /// The words that an access list may hold.
-const WORDS: [&str; 5] = ["permit_mynetworks", "permit", "reject", "dunno", "cidr:FILE"];
+const WORDS: [&str; 6] = ["permit_mynetworks", "permit", "reject", "dunno", "cidr:FILE", "spf:DOMAIN"];
 
 /// The permanent list with all its tables read.
 pub(super) fn access(values: &mut Values<'_>, directory: &Path) -> AccessList {
@@ -21,6 +27,22 @@ pub(super) fn access(values: &mut Values<'_>, directory: &Path) -> AccessList {
     let items = values.located_list("access.list");
     let elements = items.into_iter().filter_map(|item| element(values, item, directory)).collect();
     AccessList::new(elements, mynetworks)
+}
+
+/// How domains of the list are asked.
+pub(super) fn spf(values: &mut Values<'_>) -> Spf {
+    let spf = Spf {
+        min_ttl: values.duration("access.spf.min_ttl", SECOND),
+        max_ttl: values.duration("access.spf.max_ttl", SECOND),
+        widest: Widest {
+            ipv4: values.number("access.spf.widest.ipv4", 0..=32),
+            ipv6: values.number("access.spf.widest.ipv6", 0..=128),
+        },
+    };
+    if spf.min_ttl > spf.max_ttl {
+        values.fault("access.spf.max_ttl", Fault::new("must not be shorter than access.spf.min_ttl"));
+    }
+    spf
 }
 
 /// An address match list.
@@ -46,6 +68,9 @@ fn element(values: &mut Values<'_>, item: Located, directory: &Path) -> Option<E
             "dunno" => Ok(Element::Dunno),
             _ => match word.split_once(':') {
                 Some(("cidr", file)) if !file.is_empty() => file_table(values, file, directory),
+                Some(("spf", domain)) => Domain::parse(domain)
+                    .map(|domain| Element::Spf(domain, Arc::new(Networks::default())))
+                    .ok_or_else(|| Fault::new(format!("{domain:?} is no domain that can be asked for"))),
                 Some((kind, _)) if kind != "cidr" => Err(Fault::new(format!("tables of type {kind:?} are not known"))
                     .hint("a table is written \"cidr:/path/of/a/file\"")),
                 _ => Err(unknown_word(&word, WORDS.into_iter())),

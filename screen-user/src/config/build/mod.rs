@@ -45,6 +45,7 @@ pub(super) fn config(values: &mut Values<'_>, directory: &Path) -> Option<Config
     let backend = if memory_only { CacheBackend::Memory } else { CacheBackend::Embedded };
     Some(Config {
         access,
+        spf: lists::spf(values),
         listen: listen(values, layout, &ports),
         resolver: resolver(values),
         tls,
