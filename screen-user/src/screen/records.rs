@@ -41,7 +41,7 @@ impl Records {
     pub(super) fn insert(&mut self, client: Client, record: Record) {
         self.old.remove(&client);
         self.young.insert(client, record);
-        if self.young.len() > self.capacity / 2 {
+        if self.young.len() >= self.capacity / 2 {
             self.old = std::mem::take(&mut self.young);
         }
     }

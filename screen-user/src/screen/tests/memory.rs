@@ -57,6 +57,20 @@ fn memory_is_bounded_and_keeps_those_that_come_back() {
 }
 
 #[test]
+fn the_capacity_is_kept_to_the_record() {
+    for capacity in [2, 3, 10] {
+        let mut story = Story::new(pregreet(Action::Enforce));
+        story.screen.set_record_capacity(capacity);
+        for host in 0..50 {
+            let address = format!("192.0.2.{host}");
+            story.screen.remember(client(&address), record([UNIX * 2, 1, 1, 1, 1]));
+            assert!(story.screen.snapshot().records <= capacity, "{host} of {capacity}");
+            assert!(story.screen.record(client(&address)).is_some());
+        }
+    }
+}
+
+#[test]
 fn forgetting_a_network() {
     let mut story = Story::new(pregreet(Action::Enforce));
     for address in ["192.0.2.1", "192.0.2.2", "192.0.3.1", "2001:db8::1"] {
