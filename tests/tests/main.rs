@@ -23,6 +23,7 @@ mod log_targets;
 mod mail_servers;
 mod pass;
 mod pass_trouble;
+mod pool_credit;
 mod processes;
 mod proxy;
 mod real_clients;

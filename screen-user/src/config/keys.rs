@@ -331,6 +331,20 @@ pub(super) const KEYS: &[Key] = &[
         "How long expired results are kept, so that their clients are not new.",
     ),
     depends(
+        "cache.pool_credit.ipv4",
+        Kind::Number,
+        "24",
+        "off",
+        "A client that has passed all tests spares the IPv4 clients in its network of this prefix length the deep tests; 16 to 32, not longer than `limits.client_prefix.ipv4`.",
+    ),
+    depends(
+        "cache.pool_credit.ipv6",
+        Kind::Number,
+        "48",
+        "off",
+        "The same for IPv6; 32 to 128, not longer than `limits.client_prefix.ipv6`.",
+    ),
+    depends(
         "cache.redis.urls",
         Kind::Texts,
         "[\"redis://127.0.0.1/\"]",

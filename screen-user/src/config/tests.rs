@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     access::Verdict,
-    screen::policy::{Action, TlsLevel},
+    screen::policy::{Action, PoolCredit, TlsLevel},
 };
 
 const FILE: &str = "/etc/mxscreen/mxscreen.toml";
@@ -68,6 +68,7 @@ fn an_empty_file_has_the_documented_defaults() {
     assert_eq!(config.cache.backend, CacheBackend::Embedded);
     assert_eq!(config.cache.retention, Duration::from_secs(7 * 86_400));
     assert!(policy.remember_results);
+    assert_eq!(policy.pool_credit, PoolCredit::default());
     assert_eq!(policy.remember_failures, Duration::from_secs(600));
     assert_eq!(config.forward.to, [Backend::Local]);
     assert_eq!(config.forward.client_address, ClientAddress::Kernel);
@@ -153,6 +154,11 @@ fn wrong_types_and_sections_are_named() {
         (
             "access.spf = { min_ttl = \"1h\", max_ttl = \"1m\" }",
             "access.spf.max_ttl: must not be shorter than access.spf.min_ttl",
+        ),
+        ("cache.pool_credit = { ipv4 = 15 }", "cache.pool_credit.ipv4: 15 is out of range: 16 to 32"),
+        (
+            "cache.pool_credit.ipv6 = 65",
+            "cache.pool_credit.ipv6: must not be longer than limits.client_prefix.ipv6, 64",
         ),
         ("limits.pre_queue = 9", "limits.pre_queue: 9 is out of range: 0 (no limit), or at least 10"),
         ("pregreet.wait = \"0s\"", "pregreet.wait: must be at least 1ms"),
@@ -318,6 +324,7 @@ fn overrides_win_and_errors_name_them() {
         ("pregreet.wait", "4s"),
         ("ports", "2525"),
         ("limits.client_prefix", "{ipv4=24, ipv6=48}"),
+        ("cache.pool_credit", "{ipv4=22}"),
         ("hostname", "mx.example.test"),
         ("pregreet.banner", ""),
         ("log.target", "file:/tmp/log"),
@@ -329,6 +336,7 @@ fn overrides_win_and_errors_name_them() {
     assert_eq!(config.policy.pregreet.wait.normal, Duration::from_secs(5));
     assert_eq!(config.ports, [2525]);
     assert_eq!(config.policy.limits.client_prefix.ipv6, 48);
+    assert_eq!(config.policy.pool_credit, PoolCredit { ipv4: Some(22), ipv6: None });
     assert_eq!(config.policy.hostname, "mx.example.test");
     assert_eq!(config.policy.pregreet.teaser, "");
     assert_eq!(config.policy.banner, "mx.example.test ESMTP");

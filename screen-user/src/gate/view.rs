@@ -188,7 +188,10 @@ impl Gate {
         };
         let imported =
             self.imported.read().unwrap_or_else(PoisonError::into_inner).denying(address, now).map(str::to_owned);
-        let record = self.screen().record(client);
+        let (record, credit) = {
+            let screen = self.screen();
+            (screen.record(client), screen.credit(address, now))
+        };
         let valid = record.and_then(|record| config.policy.valid_until(&record)).filter(|&until| until > now);
         let standing = self.standing(address);
         let in_kernel = self.kernel.is_some();
@@ -212,6 +215,11 @@ impl Gate {
             "allow_entry": allow,
             "deny_entry": deny,
             "imported_list": imported,
+            "pool_credit": credit.map(|(network, credit)| json!({
+                "network": network.net(),
+                "earned_by": credit.earned_by.net(),
+                "seconds_left": credit.until.saturating_sub(now),
+            })),
             "tests": record.map_or(Value::Null, |record| tests(&record, now)),
             "last_sessions": self.history.of(client.net(), SHOWN_SESSIONS),
             "kernel_counters": counters.map(|counters| json!({

@@ -63,7 +63,7 @@ impl Session {
         // The text is cut after escaping, unlike any other (spec B.14); each byte gives at least one character.
         let mut text = escape_head(bytes);
         text.truncate(LOG_TEXT_LIMIT);
-        self.note_failure(Test::Pregreet, &text);
+        self.note_failure(Test::Pregreet, &text, turn);
         turn.log(LogLine::Pregreet { client, length: bytes.len(), after, text: text.into() });
         match self.action(Test::Pregreet) {
             Action::Drop => {
@@ -139,6 +139,7 @@ impl Session {
         if self.flags.todo.has(Test::Dnsbl) && !self.decide_dnsbl(turn) {
             return;
         }
+        self.spare_deep(turn);
         let deep_left = self.flags.todo.and(TestSet::DEEP).without(self.flags.pass);
         if self.flags.no_forward || !deep_left.is_empty() {
             self.start_engine(false, turn);
@@ -160,7 +161,7 @@ impl Session {
             return true;
         }
         turn.log(LogLine::DnsblRank { client: self.endpoints.client, score });
-        self.note_failure(Test::Dnsbl, &format!("score {score}"));
+        self.note_failure(Test::Dnsbl, &format!("score {score}"), turn);
         match self.action(Test::Dnsbl) {
             Action::Drop => {
                 self.drop_failed(Reply::Listed, ttl, turn);

@@ -62,6 +62,8 @@ pub(super) struct Flags {
     pub(super) todo: TestSet,
     /// Passed in this session.
     pub(super) pass: TestSet,
+    /// Passed for the credit of the client's network.
+    pub(super) spared: TestSet,
     /// Failed, and the failure counts.
     pub(super) fail: TestSet,
     /// Early: the result is known. Deep: not looked at again.

@@ -87,8 +87,10 @@ impl Session {
             return self.turn_away(Reason::ScreeningPortsBusy, Reply::ScreeningPortsBusy, turn);
         }
         if !self.flags.todo.and(TestSet::EARLY).is_empty() {
-            self.start_early(turn);
-        } else if !self.flags.todo.is_empty() || self.flags.no_forward {
+            return self.start_early(turn);
+        }
+        self.spare_deep(turn);
+        if !self.flags.todo.without(self.flags.pass).is_empty() || self.flags.no_forward {
             self.start_engine(false, turn);
         } else {
             self.conclude(turn);

@@ -3,6 +3,7 @@
 //! [`Screen::open`] turns a new connection into a [`Session`] and the first effects; [`Session::on`] takes one event and returns what
 //! is to be done about it, in order. The last effect of a session is its only [`event::Effect::End`]; after it every event is ignored.
 
+mod credit;
 pub mod dnsbl;
 mod early;
 mod engine;
@@ -28,6 +29,7 @@ mod tests;
 mod text;
 
 pub use self::{
+    credit::Credit,
     extensions::Extensions,
     records::DEFAULT_CAPACITY as DEFAULT_RECORD_CAPACITY,
     session::Session,

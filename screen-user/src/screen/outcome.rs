@@ -118,6 +118,8 @@ pub enum TestResult {
     Unfinished,
     /// Passed.
     Passed,
+    /// Not taken, as a neighbour of the client has passed it.
+    Spared,
     /// Failed.
     Failed,
     /// Failed, and the action is `ignore`.

@@ -69,6 +69,8 @@ pub struct Policy {
     pub retention: Duration,
     /// Whether results outlive their session; if not (`cache.backend = "none"`), every session is new (spec 6.3).
     pub remember_results: bool,
+    /// `cache.pool_credit`: whose neighbours are spared the deep tests.
+    pub pool_credit: PoolCredit,
 }
 
 impl Policy {
@@ -250,6 +252,15 @@ pub enum TlsLevel {
     May,
     /// STARTTLS is demanded before mail.
     Encrypt,
+}
+
+/// The networks within which a client that has passed all tests spares others the deep ones; none: no such networks in this family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PoolCredit {
+    /// Prefix length for IPv4, 0 to 32.
+    pub ipv4: Option<u8>,
+    /// Prefix length for IPv6, 0 to 128.
+    pub ipv6: Option<u8>,
 }
 
 /// Queues and per-client connections; zero is no limit (spec 7.1).

@@ -58,6 +58,11 @@ impl Client {
             IpAddr::V4(_) => prefix.ipv4,
             IpAddr::V6(_) => prefix.ipv6,
         };
+        Self::within(address, prefix_len)
+    }
+
+    /// The network of this prefix length that a canonical `address` belongs to.
+    pub(super) fn within(address: IpAddr, prefix_len: u8) -> Self {
         let network = IpNet::new(address, prefix_len).map_or(address, |net| net.network());
         Self { address: network, prefix_len }
     }

@@ -1,8 +1,8 @@
-//! What is remembered of clients, in RAM, bounded.
+//! What is remembered of clients and networks, in RAM, bounded.
 
 use std::collections::HashMap;
 
-use super::record::{Client, Record};
+use super::record::Client;
 
 /// Most records that are kept unless told otherwise: some 100 MB.
 pub const DEFAULT_CAPACITY: usize = 1_000_000;
@@ -10,13 +10,13 @@ pub const DEFAULT_CAPACITY: usize = 1_000_000;
 /// Records in two generations. A record that is written or asked for is young; when half of the room is young, the old half is given
 /// up and the young half becomes the old one. So room is made in constant time, and what goes has not been asked for in a long while.
 #[derive(Debug)]
-pub(super) struct Records {
-    young: HashMap<Client, Record>,
-    old: HashMap<Client, Record>,
+pub(super) struct Records<T> {
+    young: HashMap<Client, T>,
+    old: HashMap<Client, T>,
     capacity: usize,
 }
 
-impl Records {
+impl<T: Copy> Records<T> {
     pub(super) fn new(capacity: usize) -> Self {
         Self { young: HashMap::new(), old: HashMap::new(), capacity: capacity.max(2) }
     }
@@ -25,12 +25,12 @@ impl Records {
         self.capacity = capacity.max(2);
     }
 
-    pub(super) fn get(&self, client: Client) -> Option<Record> {
+    pub(super) fn get(&self, client: Client) -> Option<T> {
         self.young.get(&client).or_else(|| self.old.get(&client)).copied()
     }
 
     /// As [`Records::get`], and keeps the record from being given up soon.
-    pub(super) fn refresh(&mut self, client: Client) -> Option<Record> {
+    pub(super) fn refresh(&mut self, client: Client) -> Option<T> {
         if let Some(record) = self.old.remove(&client) {
             self.insert(client, record);
             return Some(record);
@@ -38,7 +38,12 @@ impl Records {
         self.young.get(&client).copied()
     }
 
-    pub(super) fn insert(&mut self, client: Client, record: Record) {
+    pub(super) fn remove(&mut self, client: Client) {
+        self.old.remove(&client);
+        self.young.remove(&client);
+    }
+
+    pub(super) fn insert(&mut self, client: Client, record: T) {
         self.old.remove(&client);
         self.young.insert(client, record);
         if self.young.len() >= self.capacity / 2 {
@@ -50,12 +55,12 @@ impl Records {
         self.young.len() + self.old.len()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Client, Record)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Client, T)> {
         self.young.iter().chain(&self.old).map(|(&client, &record)| (client, record))
     }
 
     /// Takes out every record that `keep` does not want, and returns whose they were.
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(Client, &Record) -> bool) -> Vec<Client> {
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(Client, &T) -> bool) -> Vec<Client> {
         let mut dropped = Vec::new();
         for generation in [&mut self.young, &mut self.old] {
             generation.retain(|&client, record| {

@@ -286,6 +286,7 @@ impl Session {
                 if self.reason == Reason::None {
                     self.reason = Reason::Passed;
                 }
+                self.earn_credit(turn);
             }
             if self.policy.remember_results
                 && let Some(record) = turn.screen.keep(self.client, &self.policy)
@@ -377,6 +378,8 @@ impl Session {
             TestResult::Failed
         } else if self.evidence.iter().any(|(failed, _)| *failed == test) {
             TestResult::Ignored
+        } else if self.flags.pass.and(self.flags.spared).has(test) {
+            TestResult::Spared
         } else if self.flags.pass.has(test) {
             TestResult::Passed
         } else if self.flags.todo.has(test) {
@@ -387,7 +390,8 @@ impl Session {
     }
 
     /// Notes that `test` failed, and what the client did.
-    pub(super) fn note_failure(&mut self, test: Test, evidence: &str) {
+    pub(super) fn note_failure(&mut self, test: Test, evidence: &str, turn: &mut Turn<'_>) {
+        turn.screen.withdraw_credit(self.endpoints.client.ip());
         self.flags.fail.insert(test);
         self.evidence.push((test, evidence.into()));
         self.reason = Reason::Failed(test);

@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use super::{
+    credit::Credits,
     dnsbl::{Tally, judge},
     event::DnsblAnswer,
     extensions::Extensions,
@@ -38,7 +39,8 @@ pub struct Screen {
     forwarding: u32,
     stress: bool,
     live: HashMap<Client, Live>,
-    records: Records,
+    records: Records<Record>,
+    pub(super) credits: Credits,
 }
 
 /// A client while at least one of its sessions is open (spec 0.2, "client info").
@@ -63,6 +65,8 @@ pub struct Snapshot {
     pub clients: usize,
     /// Remembered records.
     pub records: usize,
+    /// Networks with credit.
+    pub credits: usize,
 }
 
 /// How a client's record was found when its session chose tests.
@@ -99,11 +103,15 @@ impl Screen {
             stress: false,
             live: HashMap::new(),
             records: Records::new(DEFAULT_CAPACITY),
+            credits: Credits::new(),
         }
     }
 
     /// Sessions that open from now on go by `policy`; running ones keep theirs.
     pub fn set_policy(&mut self, policy: Policy) {
+        if policy.pool_credit != self.policy.pool_credit {
+            self.credits = Credits::new();
+        }
         self.policy = Arc::new(policy);
     }
 
@@ -153,8 +161,10 @@ impl Screen {
         self.records.insert(client, record);
     }
 
-    /// Forgets the records of all clients in `net`, and returns whose they were. Running sessions finish as they began.
+    /// Forgets the records of all clients in `net`, and what credit they have earned or use, and returns whose the records were.
+    /// Running sessions finish as they began.
     pub fn forget_within(&mut self, net: IpNet) -> Vec<Client> {
+        self.credits.retain(|network, credit| !net.contains(&network.net()) && !net.contains(&credit.earned_by.net()));
         self.records.retain(|client, _| !net.contains(&client.net()))
     }
 
@@ -162,6 +172,7 @@ impl Screen {
     /// `cache.retention` (spec 6.4). Returns whose they were.
     pub fn sweep(&mut self, now: u64) -> Vec<Client> {
         let policy = Arc::clone(&self.policy);
+        self.credits.retain(|_, credit| now <= credit.until);
         self.records.retain(|_, record| worth_keeping(&policy, record, now))
     }
 
@@ -172,6 +183,7 @@ impl Screen {
         if !judge(&tally, &self.policy.dnsbl).blocked {
             return None;
         }
+        self.withdraw_credit(client.address);
         if let Some(record) = self.live.get_mut(&client).and_then(|live| live.record.as_mut())
             && record.stamp(Test::Dnsbl).is_pass()
         {
@@ -195,6 +207,7 @@ impl Screen {
             stress: self.stress,
             clients: self.live.len(),
             records: self.records.len(),
+            credits: self.credits.len(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What the protocol core decides by.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use regex::bytes::{Regex, RegexBuilder};
@@ -15,7 +15,8 @@ use crate::{
     screen::{
         dnsbl::Sites,
         policy::{
-            DeepTest, Dnsbl, EHLO_KEYWORDS, ForbiddenCommands, Limits, Policy, Pregreet, Smtp, StressTime, TlsLevel,
+            DeepTest, Dnsbl, EHLO_KEYWORDS, ForbiddenCommands, Limits, Policy, PoolCredit, Pregreet, Smtp, StressTime,
+            TlsLevel,
         },
     },
 };
@@ -34,6 +35,10 @@ pub(super) fn policy(values: &mut Values<'_>, hostname: &str) -> (Policy, bool) 
     let (remember, memory_only) = backend(values);
     let levels = [("none", TlsLevel::None), ("may", TlsLevel::May), ("encrypt", TlsLevel::Encrypt)];
     let styles = [("respectful", LogStyle::Respectful), ("classic", LogStyle::Classic)];
+    let client_prefix = ClientPrefix {
+        ipv4: values.number("limits.client_prefix.ipv4", 0..=32),
+        ipv6: values.number("limits.client_prefix.ipv6", 0..=128),
+    };
     let policy = Policy {
         banner: banner(values, "smtp.banner", hostname, false),
         denylist_action: values.action("access.denylist_action"),
@@ -60,16 +65,17 @@ pub(super) fn policy(values: &mut Values<'_>, hostname: &str) -> (Policy, bool) 
             client_connections: values.number("limits.client_connections", 0..=u32::MAX),
             pre_queue: queue(values, "limits.pre_queue", 10),
             post_queue: queue(values, "limits.post_queue", 5),
-            client_prefix: ClientPrefix {
-                ipv4: values.number("limits.client_prefix.ipv4", 0..=32),
-                ipv6: values.number("limits.client_prefix.ipv6", 0..=128),
-            },
+            client_prefix,
         },
         replays: values.word("forward.after_deep_tests", &[("continue", true), ("reconnect", false)], true),
         log_style: values.word("log.style", &styles, LogStyle::Respectful),
         remember_failures: values.duration("kernel.remember_failures", Duration::ZERO),
         retention: values.duration("cache.retention", SECOND),
         remember_results: remember,
+        pool_credit: PoolCredit {
+            ipv4: pool_credit(values, "ipv4", 16..=32, client_prefix.ipv4),
+            ipv6: pool_credit(values, "ipv6", 32..=128, client_prefix.ipv6),
+        },
         hostname: hostname.to_owned(),
     };
     (policy, memory_only)
@@ -92,6 +98,19 @@ fn backend(values: &mut Values<'_>) -> (bool, bool) {
         values.fault("cache.backend", unavailable("\"redis\"").hint("use \"embedded\" or \"memory\""));
         (true, true)
     })
+}
+
+/// Where the key is not given there is no credit in its family. A pool is no narrower than a client.
+fn pool_credit(values: &mut Values<'_>, family: &str, lengths: RangeInclusive<u8>, client: u8) -> Option<u8> {
+    let key = format!("cache.pool_credit.{family}");
+    if !values.is_given(&key) {
+        return None;
+    }
+    let length = values.number(&key, lengths);
+    if length > client {
+        values.fault(&key, Fault::new(format!("must not be longer than limits.client_prefix.{family}, {client}")));
+    }
+    Some(length)
 }
 
 fn stress_time(values: &mut Values<'_>, normal: &str, stress: &str) -> StressTime {

@@ -67,7 +67,7 @@ impl Session {
 
     /// What all three have in common: a test fails once in a session. Returns whether the session goes on.
     fn fail_deep(&mut self, test: Test, evidence: &str, reply: Reply, turn: &mut Turn<'_>) -> bool {
-        self.note_failure(test, evidence);
+        self.note_failure(test, evidence, turn);
         self.flags.pass.remove(test);
         self.flags.done.insert(test);
         turn.screen.set_stamp(self.client, test, Stamp::DISABLED);

@@ -10,7 +10,10 @@ use crate::{
     config::{AddressList, ClientPrefix, LogStyle},
     screen::{
         dnsbl::Sites,
-        policy::{Action, DeepTest, Dnsbl, ForbiddenCommands, Limits, Policy, Pregreet, Smtp, StressTime, TlsLevel},
+        policy::{
+            Action, DeepTest, Dnsbl, ForbiddenCommands, Limits, Policy, PoolCredit, Pregreet, Smtp, StressTime,
+            TlsLevel,
+        },
     },
 };
 
@@ -172,5 +175,6 @@ pub(super) fn policy(config: &Value) -> Policy {
         retention: Duration::from_secs(7 * 86400),
         replays: false,
         remember_results: config["cache"].as_bool().unwrap(),
+        pool_credit: PoolCredit::default(),
     }
 }

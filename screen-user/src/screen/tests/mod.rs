@@ -1,5 +1,6 @@
 //! Sessions as stories: what a client does, what it hears, what is logged.
 
+mod credit;
 mod early;
 mod engine;
 mod ladder;
@@ -15,7 +16,9 @@ use super::{
     dnsbl::Sites,
     event::{DnsblAnswer, Effect, Endpoints, Event, ForwardResult, Now, Standing, ZoneReply},
     outcome::Outcome,
-    policy::{Action, DeepTest, Dnsbl, ForbiddenCommands, Limits, Policy, Pregreet, Smtp, StressTime, TlsLevel},
+    policy::{
+        Action, DeepTest, Dnsbl, ForbiddenCommands, Limits, Policy, PoolCredit, Pregreet, Smtp, StressTime, TlsLevel,
+    },
     record::{Client, Record, Stamp, Test},
 };
 use crate::config::{AddressList, ClientPrefix, LogStyle};
@@ -87,6 +90,7 @@ pub(super) fn policy() -> Policy {
         remember_failures: Duration::ZERO,
         retention: seconds(7 * DAY),
         remember_results: true,
+        pool_credit: PoolCredit::default(),
     }
 }
 
