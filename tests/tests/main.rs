@@ -30,6 +30,7 @@ mod real_clients;
 mod refusal;
 mod relay;
 mod replay;
+mod several_servers;
 mod soak;
 mod spf;
 mod startup;

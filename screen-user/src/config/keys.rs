@@ -305,6 +305,12 @@ pub(super) const KEYS: &[Key] = &[
         "Clients waiting for the mail server at a time: 0 (no limit) or at least 5.",
     ),
     key(
+        "limits.backend_connections",
+        Kind::Number,
+        "0",
+        "Relayed connections to one mail server at a time; 0 is no limit. A client that finds all of them full waits for a place.",
+    ),
+    key(
         "limits.client_prefix.ipv4",
         Kind::Number,
         "32",
@@ -356,20 +362,20 @@ pub(super) const KEYS: &[Key] = &[
         "forward.mode",
         Kind::Word(&["relay", "postfix"]),
         "\"relay\"",
-        "`relay`: over TCP. `postfix`: the live socket goes to smtpd's `pass` service.",
+        "`relay`: over TCP or a Unix socket. `postfix`: the live socket goes to smtpd's `pass` service.",
     ),
     depends(
         "forward.to",
         Kind::Texts,
         "[\"local\"]",
         "in place `[\"local\"]`; front, and in mode `postfix`: must be given",
-        "The mail servers, in order of preference: addresses with ports, or `local`, the address and port that the client meant. In mode `postfix`: the path of smtpd's `pass` socket, such as `[\"/var/spool/postfix/private/smtpd\"]`.",
+        "The mail servers, in order of preference: addresses with ports, paths of Unix stream sockets, or `local`, the address and port that the client meant. With weights, `ADDR:PORT*WEIGHT`, each gets its share; weight 0 takes nobody new. In mode `postfix`: the path of smtpd's `pass` socket, such as `[\"/var/spool/postfix/private/smtpd\"]`.",
     ),
     depends(
         "forward.client_address",
         Kind::Word(&["kernel", "proxy-v2", "proxy-v1", "none"]),
         "\"kernel\"",
-        "`kernel` for servers on this host, else `proxy-v2`",
+        "`kernel` for servers on this host that have an address, else `proxy-v2`",
         "How the mail server learns the true client: `kernel` (its own getpeername says so), a PROXY header, or not at all.",
     ),
     depends(

@@ -22,6 +22,7 @@ mod tests;
 use std::{
     borrow::Cow,
     collections::BTreeMap,
+    fmt,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -161,6 +162,10 @@ pub struct Forward {
     pub steer_uid: u32,
     /// The mail servers, in order of preference; in mode `postfix` the one socket of smtpd's `pass` service.
     pub to: Vec<Backend>,
+    /// The share of each of them in the clients, where there are shares; zero: it takes nobody new. Empty: the first that is well takes all.
+    pub weights: Vec<u16>,
+    /// Most relayed connections to one of them at a time; zero: no limit.
+    pub most_connections: u32,
     /// How the mail server learns who the client is; in mode `postfix` that of `replay_to`.
     pub client_address: ClientAddress,
     /// Mode `postfix`: where sessions are replayed that went through deep tests; none: they are asked to come back.
@@ -197,7 +202,7 @@ pub enum Mode {
 }
 
 /// A mail server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Backend {
     /// The address and port that the client meant, on this host.
     Local,
@@ -205,6 +210,16 @@ pub enum Backend {
     At(SocketAddr),
     /// A Unix stream socket, which the keeper connects to.
     Socket(PathBuf),
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local => f.write_str("local"),
+            Self::At(address) => address.fmt(f),
+            Self::Socket(path) => path.display().fmt(f),
+        }
+    }
 }
 
 /// How the mail server learns the true client.

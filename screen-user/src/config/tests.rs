@@ -199,6 +199,11 @@ fn wrong_types_and_sections_are_named() {
         ("log.target = \"sdterr\"", "did you mean \"stderr\"?"),
         ("forward.to = [\"mx\"]", "forward.to: \"mx\" is no address with a port; write it like"),
         ("forward.to = []", "forward.to: at least one mail server is needed"),
+        ("forward.to = [\"192.0.2.1:25*x\"]", "forward.to: bad weight \"x\": 0 to 65535"),
+        ("forward.to = [\"192.0.2.1:25*65536\"]", "forward.to: bad weight \"65536\": 0 to 65535"),
+        ("forward.to = [\"192.0.2.1*2\"]", "forward.to: \"192.0.2.1\" has no port"),
+        ("forward.to = [\"192.0.2.1:25\", \"192.0.2.1:25*2\"]", "forward.to: 192.0.2.1:25 is listed twice"),
+        ("forward.to = [\"192.0.2.1:25*0\"]", "forward.to: all mail servers have weight 0"),
         ("state.directory = \"\"", "state.directory: must not be empty"),
     ];
     for (text, expected) in cases {
@@ -276,7 +281,6 @@ fn what_this_version_lacks_is_said() {
     for text in [
         "cache.backend = \"redis\"",
         "cache.redis.urls = [\"redis://127.0.0.1/\"]",
-        "forward.to = [\"/var/spool/postfix/public/smtpd\"]",
         "metrics.listen = \"127.0.0.1:9125\"",
     ] {
         let found = problems(text);
@@ -514,4 +518,26 @@ fn known_good_clients_are_steered_to_a_server_on_this_host() {
         let found = problems(&bad);
         assert!(found.len() == 1 && found[0].contains(why), "{bad}: {found:?}");
     }
+}
+
+#[test]
+fn several_mail_servers_come_in_order_or_by_weight() {
+    let forward = |to: &str| config(&format!("layout = \"front\"\nforward.to = {to}\n")).forward;
+    let in_order = forward(r#"["192.0.2.1:25", "[2001:db8::1]:25"]"#);
+    assert_eq!(in_order.to.iter().map(ToString::to_string).collect::<Vec<_>>(), ["192.0.2.1:25", "[2001:db8::1]:25"]);
+    assert_eq!((in_order.weights.as_slice(), in_order.most_connections), ([].as_slice(), 0));
+    let weighted = forward(r#"["192.0.2.1:25*3", "192.0.2.2:25", "[2001:db8::1]:25*0"]"#);
+    assert_eq!((weighted.to.len(), weighted.weights.as_slice()), (3, [3, 1, 0].as_slice()));
+    assert_eq!(config("forward.to = [\"local*2\"]").forward.weights, [2]);
+    let by_path = forward(r#"["/run/smtpd*3", "127.0.0.1:10025"]"#);
+    assert_eq!((by_path.to[0].clone(), by_path.weights[0]), (Backend::Socket("/run/smtpd".into()), 3));
+    assert_eq!((by_path.client_address, by_path.steer_to), (ClientAddress::ProxyV2, None));
+    let shown = problems("forward.to = [\"/run/smtpd\"]\nforward.client_address = \"kernel\"");
+    assert!(shown.len() == 1 && shown[0].contains("can't show a client on the Unix socket /run/smtpd"), "{shown:?}");
+    let long = problems(&format!("forward.to = [\"/{}\"]", "x".repeat(108)));
+    assert!(long.len() == 1 && long[0].contains("the path of a socket has at most 107 bytes"), "{long:?}");
+    assert_eq!(config("limits.backend_connections = 20").forward.most_connections, 20);
+    // The kernel steers to one server: which of several takes the next client is decided here.
+    assert_eq!(forward(r#"["127.0.0.1:10025*2"]"#).steer_to, Some("127.0.0.1:10025".parse().unwrap()));
+    assert_eq!(forward(r#"["127.0.0.1:10025", "127.0.0.1:10026"]"#).steer_to, None);
 }

@@ -2,10 +2,15 @@
 
 pub mod backend;
 pub mod header;
+mod health;
 pub mod pass;
+pub mod pool;
 pub mod probe;
 pub mod relay;
 pub mod replay;
+mod servers;
+pub mod stream;
 pub mod survey;
 mod talk;
+mod visit;
 mod xclient;

@@ -4,39 +4,45 @@ use std::{collections::BTreeSet, fs, os::unix::fs::FileTypeExt as _, path::Path,
 
 use tokio::{net::TcpStream, time::timeout};
 
-use crate::config::{Backend, Config};
+use crate::config::{Backend, Config, Forward};
 
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
 /// `TCP_LISTEN` as /proc/net/tcp prints it.
 const LISTEN: &str = "0A";
 
-/// One sentence for each mail server that does not listen.
+/// One sentence for each mail server that does not listen and is to take clients.
 pub async fn unreachable(config: &Config) -> Vec<String> {
+    let Forward { weights, .. } = &config.forward;
+    let to = config.forward.relayed_to();
+    let drained = |index: usize| weights.get(index) == Some(&0);
+    let what_follows = if (0..to.len()).filter(|index| !drained(*index)).count() == 1 {
+        "clients that pass are told to come back until one does"
+    } else {
+        "it is left out until one does"
+    };
     let mut complaints = Vec::from_iter(config.forward.pass_service().and_then(no_pass_service));
-    for backend in &config.forward.to {
+    for (_, backend) in to.iter().enumerate().filter(|(index, _)| !drained(*index)) {
         match backend {
             Backend::Local => {
                 let listening = listening_ports();
                 for port in config.ports.iter().filter(|port| !listening.contains(port)) {
-                    complaints.push(format!(
-                        "no mail server listens on port {port} yet; clients that pass are told to come back until one does"
-                    ));
+                    complaints.push(format!("no mail server listens on port {port} yet; {what_follows}"));
                 }
             }
             // This host's own servers would log a visitor that says nothing.
             Backend::At(address) if address.ip().is_loopback() => {
                 if !listening_ports().contains(&address.port()) {
-                    complaints.push(format!(
-                        "no mail server listens on {address} yet; clients that pass are told to come back until one does"
-                    ));
+                    complaints.push(format!("no mail server listens on {address} yet; {what_follows}"));
                 }
             }
-            Backend::Socket(_) => {}
+            Backend::Socket(path) => {
+                if !fs::metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+                    complaints.push(format!("no mail server has made {} yet; {what_follows}", path.display()));
+                }
+            }
             Backend::At(address) => {
                 if !matches!(timeout(PROBE_LIMIT, TcpStream::connect(address)).await, Ok(Ok(_))) {
-                    complaints.push(format!(
-                        "the mail server at {address} can't be reached; clients that pass are told to come back until it can"
-                    ));
+                    complaints.push(format!("no mail server can be reached at {address} yet; {what_follows}"));
                 }
             }
         }

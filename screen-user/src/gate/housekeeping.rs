@@ -34,6 +34,7 @@ impl Gate {
             ticks.tick().await;
             self.expire_entries();
             self.expire_lists();
+            self.pool.tick();
             if let Some(kernel) = &self.kernel {
                 // Nothing that has expired has any effect until it is swept, so that a failure is only worth a line.
                 if count.is_multiple_of(KERNEL_SWEEP_TICKS)

@@ -31,7 +31,7 @@ use crate::{
     cache::Store,
     config::Config,
     dns::{Dnsbl, Subscription},
-    forward::{backend::Openings, pass::Passes, relay::Traffic},
+    forward::{pass::Passes, pool::Pool, relay::Traffic},
     keeper::Keeper,
     kernel::Kernel,
     net::tls::TlsServer,
@@ -72,7 +72,7 @@ pub struct Gate {
     counts: Counts,
     history: history::History,
     traffic: Traffic,
-    openings: Openings,
+    pool: Arc<Pool>,
     surveyed: Mutex<survey::Surveyed>,
     passes: Passes,
     started: Instant,
@@ -190,6 +190,11 @@ impl Gate {
         self.kernel.as_ref()
     }
 
+    /// Whom to ask for what the screener can't do.
+    pub fn keeper(&self) -> &Keeper {
+        &self.keeper
+    }
+
     /// The server side of TLS, where a certificate is there.
     pub fn tls_acceptor(&self) -> Option<TlsAcceptor> {
         self.tls.load().as_ref().map(|tls| tls.acceptor())
@@ -251,19 +256,14 @@ impl Gate {
         room.then(|| Counted::new(self, |counts| &counts.proxy_waits))
     }
 
-    /// The places of clients that wait for the mail server's greeting.
-    pub fn openings(&self) -> &Openings {
-        &self.openings
+    /// The mail servers.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
     }
 
     /// What is under way to Postfix.
     pub fn passes(&self) -> &Passes {
         &self.passes
-    }
-
-    /// The process with the privileges.
-    pub fn keeper(&self) -> &Keeper {
-        &self.keeper
     }
 
     /// What relays have moved.

@@ -56,6 +56,7 @@ impl Gate {
         self.hand_on_domains(&mut new);
         self.tls.store(tls.map(Arc::new));
         self.screen().set_policy(new.policy.clone());
+        self.pool.configure(&new.forward);
         self.config.store(Arc::new(new));
         self.offer_tls();
         *self.notices.lock().unwrap_or_else(PoisonError::into_inner) = said.clone();

@@ -22,7 +22,7 @@ use crate::{
     access::runtime::RuntimeLists,
     cache::{Disk as _, StateFile, Store},
     config::{self, CacheBackend, Host, Loaded},
-    forward::{backend::Openings, pass::Passes, relay::Traffic},
+    forward::{pass::Passes, pool::Pool, relay::Traffic},
     keeper::{Equipment, Keeper, RELAY_NO_MORE, RELOAD, RETIRE, STOP},
     kernel::{Kernel, Maps, Plan},
     net::{listener, tls::TlsServer},
@@ -152,6 +152,7 @@ fn start(work: Work) -> Result<Arc<Gate>, Failure> {
     }
     let mut screen = Screen::new(config.policy.clone());
     screen.restore(opened.records, unix_now());
+    let pool = Arc::new(Pool::new(&config.forward, log.clone()));
     let gate = Gate {
         dnsbl: ArcSwapOption::empty(),
         config: ArcSwap::from_pointee(config),
@@ -171,7 +172,7 @@ fn start(work: Work) -> Result<Arc<Gate>, Failure> {
         counts: Counts::default(),
         history: History::default(),
         traffic: Traffic::default(),
-        openings: Openings::default(),
+        pool,
         surveyed: Mutex::default(),
         passes: Passes::default(),
         started: Instant::now(),

@@ -1,7 +1,7 @@
 //! What the mail servers announce: clients that may go on to them in the middle of a session are promised no more.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, MutexGuard, PoisonError},
     time::Duration,
@@ -12,8 +12,11 @@ use tokio::time::{Instant, sleep};
 
 use super::{Gate, Phase};
 use crate::{
-    config::{Backend, Config},
-    forward::{backend, survey},
+    config::{Backend, Config, Forward},
+    forward::{
+        backend::{self, Caller},
+        survey,
+    },
     screen::{Extensions, event::Endpoints, record::Test},
 };
 
@@ -25,8 +28,8 @@ const NOT_SO_SOON: Duration = Duration::from_secs(60);
 /// How often it is looked whether there is another configuration.
 const TICK: Duration = Duration::from_secs(1);
 
-/// What mail servers have announced, by address.
-pub(super) type Surveyed = HashMap<SocketAddr, Extensions>;
+/// What mail servers have announced.
+pub(super) type Surveyed = BTreeMap<Backend, Extensions>;
 
 impl Gate {
     /// Visits the mail servers from time to time, and after each change of the configuration, until the gate stops.
@@ -61,9 +64,9 @@ impl Gate {
         let mut answered = true;
         for choices in &servers {
             let mut found = false;
-            for &server in choices {
+            for server in choices {
                 if let Ok(extensions) = self.visit(config, server).await {
-                    self.surveyed().insert(server, extensions);
+                    self.surveyed().insert(server.clone(), extensions);
                     found = true;
                     break;
                 }
@@ -80,9 +83,9 @@ impl Gate {
 
     /// What `status` says of the mail servers.
     pub(super) fn mail_servers(&self) -> Value {
-        let mut servers: Vec<_> = self.surveyed().iter().map(|(server, extensions)| (*server, *extensions)).collect();
-        servers.sort_by_key(|(server, _)| *server);
-        servers.into_iter().map(|(server, known)| json!({ "address": server, "announces": known.words() })).collect()
+        let surveyed = self.surveyed();
+        let servers = surveyed.iter();
+        servers.map(|(server, known)| json!({ "address": server.to_string(), "announces": known.words() })).collect()
     }
 
     fn surveyed(&self) -> MutexGuard<'_, Surveyed> {
@@ -90,27 +93,34 @@ impl Gate {
     }
 
     /// What one mail server announces to this host.
-    async fn visit(&self, config: &Config, server: SocketAddr) -> Result<Extensions, String> {
+    async fn visit(&self, config: &Config, backend: &Backend) -> Result<Extensions, String> {
+        let server = match backend {
+            Backend::At(address) => *address,
+            Backend::Local | Backend::Socket(_) => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0),
+        };
         let endpoints = Endpoints { client: SocketAddr::new(loopback(server), server.port()), server };
-        let (address, kernel) = (config.forward.client_address, self.kernel());
-        let opened = backend::open(self.openings(), &[Backend::At(server)], address, kernel, &endpoints, None).await;
-        let mut opened = opened.map_err(|error| error.to_string())?;
-        survey::extensions(&mut opened.stream, &config.policy.hostname).await
+        let caller = Caller { kernel: self.kernel(), keeper: &self.keeper, endpoints: &endpoints, tls: None };
+        let opened = backend::open_this(backend, config.forward.client_address, &caller).await;
+        let (mut stream, _entry) = opened.map_err(|error| error.to_string())?;
+        survey::extensions(&mut stream, &config.policy.hostname).await
     }
 }
 
-/// Where to ask: for each mail server the addresses that it may have.
-fn servers(config: &Config) -> Vec<Vec<SocketAddr>> {
-    let at = |backend: &Backend| match backend {
-        Backend::At(address) => vec![*address],
-        Backend::Local => {
-            let port = config.ports.first().copied().unwrap_or(25);
-            vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port), SocketAddr::new(Ipv6Addr::LOCALHOST.into(), port)]
-        }
-        // No relay leads there: the configuration sees to that.
-        Backend::Socket(_) => Vec::new(),
-    };
-    config.forward.relayed_to().iter().map(at).collect()
+/// Where to ask: for each mail server that takes clients the addresses that it may have.
+fn servers(config: &Config) -> Vec<Vec<Backend>> {
+    let Forward { weights, .. } = &config.forward;
+    let to = config.forward.relayed_to();
+    let takes_clients = to.iter().enumerate().filter(|(index, _)| weights.get(*index) != Some(&0));
+    takes_clients
+        .map(|(_, backend)| match backend {
+            Backend::At(_) | Backend::Socket(_) => vec![backend.clone()],
+            Backend::Local => {
+                let port = config.ports.first().copied().unwrap_or(25);
+                let addresses = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
+                addresses.map(|address| Backend::At(SocketAddr::new(address, port))).to_vec()
+            }
+        })
+        .collect()
 }
 
 fn loopback(server: SocketAddr) -> IpAddr {

@@ -277,6 +277,7 @@ impl Gate {
                 "bytes_from_servers": self.traffic.from_servers.load(Ordering::Relaxed),
             },
             "screening": screen,
+            "backends": self.pool.report(),
             "outcomes": outcomes(self.history.counts()),
             "lists": {
                 "denied_at_run_time": denies,

@@ -256,6 +256,13 @@ impl Keeper {
         KeptStore { keeper: self.clone(), path }
     }
 
+    /// One that has ended.
+    #[cfg(test)]
+    pub(crate) fn gone() -> Self {
+        let (channel, _) = Channel::pair().unwrap();
+        Self { channel: Arc::new(Mutex::new(channel)) }
+    }
+
     fn done(&self, request: &ToKeeper) -> Result<(), Failure> {
         self.ask(request, |answer, _| matches!(answer, ToScreener::Done).then_some(()))
     }

@@ -19,10 +19,10 @@ use tokio::{
 use tokio_rustls::{Accept, server::TlsStream};
 
 use crate::{
-    config::{ClientAddress, Config},
+    config::ClientAddress,
     dns::Subscription,
     forward::{
-        backend::{self, OpenError, Opened},
+        backend::{self, Caller, OpenError, Opened},
         pass::{NotPassed, PassError, pass},
         relay::{Side, Unsent, relay},
         replay::replay,
@@ -189,7 +189,9 @@ impl Driver {
             Wake::Opened(Err(error)) => {
                 self.gate.log().warn(error.to_string());
                 self.event(Event::Forwarded(match error {
-                    OpenError::Unreachable { .. } | OpenError::Crowded => ForwardResult::Unreachable,
+                    OpenError::Unreachable { .. } | OpenError::Crowded | OpenError::NoneFits => {
+                        ForwardResult::Unreachable
+                    }
                     OpenError::NoAnswer { .. } => ForwardResult::Failed,
                 }));
             }
@@ -282,7 +284,7 @@ impl Driver {
             }
             _ => {
                 let tls = self.connection.tls_facts();
-                Box::pin(async move { Wake::Opened(take(&gate, &config, envelope, &endpoints, tls).await) })
+                Box::pin(async move { Wake::Opened(take(&gate, envelope, &endpoints, tls).await) })
             }
         };
         // Begun at once, so that clients stand before the mail server in the order in which they were decided on.
@@ -326,21 +328,20 @@ impl Driver {
 async fn carry(gate: &Arc<Gate>, client: impl Side, opened: Opened, unsent: Unsent) {
     let _relayed = gate.count_relay();
     relay(client, opened.stream, unsent, gate.traffic(), RELAY_IDLE).await;
-    drop(opened.entry);
+    drop((opened.entry, opened.place));
 }
 
 /// Opens the mail server, and tells it what the client has said, if it has said anything.
 async fn take(
     gate: &Gate,
-    config: &Config,
     envelope: Option<Box<Envelope>>,
     endpoints: &Endpoints,
     tls: Option<TlsFacts>,
 ) -> Result<Taken, OpenError> {
-    let (to, way) = (config.forward.relayed_to(), config.forward.client_address);
-    let opened = backend::open(gate.openings(), &to, way, gate.relay_kernel(), endpoints, tls.as_ref()).await?;
+    let caller = Caller { kernel: gate.relay_kernel(), keeper: gate.keeper(), endpoints, tls: tls.as_ref() };
+    let opened = backend::open(gate.pool(), &caller).await?;
     match envelope {
-        Some(envelope) => say_again(gate, opened, *envelope, endpoints, way).await,
+        Some(envelope) => say_again(gate, opened, *envelope, endpoints).await,
         None => Ok(Taken { opened, unsent: Unsent::default() }),
     }
 }
@@ -351,19 +352,17 @@ async fn say_again(
     mut opened: Opened,
     envelope: Envelope,
     endpoints: &Endpoints,
-    way: ClientAddress,
 ) -> Result<Taken, OpenError> {
     // Who knows the client's address by other means is not told again.
-    let introduce = (way == ClientAddress::None).then_some(endpoints);
-    let address = opened.address;
+    let introduce = (opened.place.client_address() == ClientAddress::None).then_some(endpoints);
     match replay(&mut opened.stream, &envelope, introduce).await {
         Ok(answer) => {
             if let Some(refusal) = answer.refusal {
-                gate.log().info(format!("backend {address} {refusal} for {}", Peer(endpoints.client)));
+                gate.log().info(format!("backend {} {refusal} for {}", opened.target, Peer(endpoints.client)));
             }
             Ok(Taken { opened, unsent: Unsent { to_client: answer.bytes, to_server: envelope.behind.into_vec() } })
         }
-        Err(what) => Err(OpenError::NoAnswer { address, what }),
+        Err(what) => Err(OpenError::NoAnswer { target: opened.target, what }),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::config::{
     values::{Fault, Values, mismatch},
 };
 
-use super::{postfix, socket_address, unavailable};
+use super::{postfix, socket_address, socket_path};
 
 /// The ways to the mail server.
 pub(super) fn forward(values: &mut Values<'_>, layout: Layout, kernel: bool) -> Forward {
@@ -20,10 +20,23 @@ pub(super) fn forward(values: &mut Values<'_>, layout: Layout, kernel: bool) -> 
         let fault = Fault::new("in mode \"relay\" sessions are replayed to forward.to");
         values.fault("forward.replay_to", fault.hint("leave it out"));
     }
-    let to = backends(values, layout);
+    let (to, weights) = backends(values, layout);
     let client_address = client_address(values, &to, kernel);
-    let steer_to = steer_to(values, layout, &to, client_address);
-    Forward { mode: Mode::Relay, steer_to, steer_uid: steer_uid(values), client_address, replay_to: None, to }
+    Forward {
+        mode: Mode::Relay,
+        steer_to: steer_to(values, layout, &to, client_address),
+        steer_uid: steer_uid(values),
+        to,
+        weights,
+        most_connections: most_connections(values),
+        client_address,
+        replay_to: None,
+    }
+}
+
+/// How many relayed connections a mail server may have.
+pub(super) fn most_connections(values: &mut Values<'_>) -> u32 {
+    values.number("limits.backend_connections", 0..=u32::MAX)
 }
 
 /// The listener for known-good clients, where it is not the protected port itself.
@@ -65,28 +78,55 @@ pub(super) fn steer_uid(values: &mut Values<'_>) -> u32 {
     })
 }
 
-fn backends(values: &mut Values<'_>, layout: Layout) -> Vec<Backend> {
-    if !values.is_given("forward.to") {
+/// The mail servers, and their weights if there are any.
+fn backends(values: &mut Values<'_>, layout: Layout) -> (Vec<Backend>, Vec<u16>) {
+    let key = "forward.to";
+    if !values.is_given(key) {
         if layout == Layout::Front {
             let fault = Fault::new("must be given: in layout \"front\" the mail server listens elsewhere");
-            values.fault("forward.to", fault.hint("for example to = [\"127.0.0.1:10025\"]"));
+            values.fault(key, fault.hint("for example to = [\"127.0.0.1:10025\"]"));
         }
-        return vec![Backend::Local];
+        return (vec![Backend::Local], Vec::new());
     }
     let before = values.problems.len();
-    let to = values.list("forward.to", |value| match value {
-        Value::Text(word) if word == "local" && layout == Layout::Front => Err(Fault::new(
+    let entries = values.list(key, |value| {
+        let Value::Text(text) = value else { return Err(mismatch("a list of addresses", value)) };
+        let (place, weight) = text.rsplit_once('*').map_or((text.as_str(), None), |(place, tail)| (place, Some(tail)));
+        let weight = weight.map(weight_of).transpose()?;
+        Ok((backend(place, layout)?, weight))
+    });
+    if values.problems.len() > before {
+        return (vec![Backend::Local], Vec::new());
+    }
+    let (to, weights): (Vec<_>, Vec<_>) = entries.into_iter().unzip();
+    if to.is_empty() {
+        values.fault(key, Fault::new("at least one mail server is needed"));
+    }
+    if let Some(twice) = to.iter().enumerate().find_map(|(at, one)| to.iter().take(at).find(|other| *other == one)) {
+        values.fault(key, Fault::new(format!("{twice} is listed twice")));
+    }
+    if !weights.is_empty() && weights.iter().all(|weight| *weight == Some(0)) {
+        let fault = Fault::new("all mail servers have weight 0: none would take a client");
+        values.fault(key, fault.hint("weight 0 is for a server that is to be stopped while others go on"));
+    }
+    let weighted = weights.iter().any(Option::is_some);
+    let weights = if weighted { weights.into_iter().map(|weight| weight.unwrap_or(1)).collect() } else { Vec::new() };
+    (to, weights)
+}
+
+fn weight_of(text: &str) -> Result<u16, Fault> {
+    text.parse().map_err(|_| Fault::new(format!("bad weight {text:?}: 0 to {}", u16::MAX)))
+}
+
+fn backend(text: &str, layout: Layout) -> Result<Backend, Fault> {
+    match text {
+        "local" if layout == Layout::Front => Err(Fault::new(
             "\"local\" would lead back to the screener: in layout \"front\" it owns the address that the client meant",
         )),
-        Value::Text(word) if word == "local" => Ok(Backend::Local),
-        Value::Text(path) if path.starts_with('/') => Err(unavailable("the path of a socket")),
-        Value::Text(_) => socket_address(value, None).map(Backend::At),
-        _ => Err(mismatch("a list of addresses", value)),
-    });
-    if to.is_empty() && values.problems.len() == before {
-        values.fault("forward.to", Fault::new("at least one mail server is needed"));
+        "local" => Ok(Backend::Local),
+        path if path.starts_with('/') => socket_path(path).map(Backend::Socket),
+        address => socket_address(&Value::Text(address.to_owned()), None).map(Backend::At),
     }
-    to
 }
 
 pub(super) fn client_address(values: &mut Values<'_>, to: &[Backend], kernel: bool) -> ClientAddress {
@@ -102,13 +142,17 @@ pub(super) fn client_address(values: &mut Values<'_>, to: &[Backend], kernel: bo
             values
                 .fault("forward.client_address", Fault::new("\"kernel\" needs the kernel, and kernel.mode is \"off\""));
         }
-        if way == ClientAddress::Kernel && !to.iter().all(is_here) {
+        let by_path = to.iter().find(|backend| matches!(backend, Backend::Socket(_)));
+        if let (ClientAddress::Kernel, Some(path)) = (way, by_path) {
+            let fault = Fault::new(format!("\"kernel\" can't show a client on the Unix socket {path}"));
+            values.fault("forward.client_address", fault.hint("use \"proxy-v2\" and have the mail server expect it"));
+        } else if way == ClientAddress::Kernel && !to.iter().all(is_here) {
             let fault = Fault::new("\"kernel\" works with mail servers on this host only");
             values.fault("forward.client_address", fault.hint("for servers elsewhere use \"proxy-v2\""));
         }
         return way;
     }
-    if kernel && to.iter().all(is_here) {
+    if kernel && to.iter().all(|backend| is_here(backend) && !matches!(backend, Backend::Socket(_))) {
         return ClientAddress::Kernel;
     }
     if !kernel {

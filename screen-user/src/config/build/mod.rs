@@ -28,6 +28,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const SCREENER_PORT: u16 = 2526;
 /// Where the system's resolvers stand.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// The longest path of a socket (unix(7): 108 bytes with its end).
+const LONGEST_PATH: usize = 107;
 /// DNS (RFC 1035 section 4.2).
 const DNS_PORT: u16 = 53;
 
@@ -151,6 +153,14 @@ fn socket_address(value: &Value, port: Option<u16>) -> Result<SocketAddr, Fault>
         (Err(_), _) => Err(Fault::new(format!("{text:?} is no address with a port"))
             .hint("write it like \"192.0.2.1:25\" or \"[2001:db8::1]:25\"")),
     }
+}
+
+/// The path of a Unix socket, which is absolute.
+fn socket_path(path: &str) -> Result<PathBuf, Fault> {
+    if path.len() > LONGEST_PATH {
+        return Err(Fault::new(format!("the path of a socket has at most {LONGEST_PATH} bytes")));
+    }
+    Ok(PathBuf::from(path))
 }
 
 fn listen(values: &mut Values<'_>, layout: Layout, ports: &[u16]) -> Vec<SocketAddr> {

@@ -12,12 +12,9 @@ use crate::{
 };
 
 use super::{
-    forward::{client_address, steer_to, steer_uid},
-    socket_address,
+    forward::{client_address, most_connections, steer_to, steer_uid},
+    socket_address, socket_path,
 };
-
-/// The longest path of a socket (unix(7): 108 bytes with its end).
-const LONGEST_PATH: usize = 107;
 
 /// The way to the mail server.
 pub(super) fn forward(values: &mut Values<'_>, layout: Layout, kernel: bool) -> Forward {
@@ -27,8 +24,16 @@ pub(super) fn forward(values: &mut Values<'_>, layout: Layout, kernel: bool) -> 
         Some(address) => client_address(values, &[Backend::At(address)], kernel),
         None => no_client_address(values),
     };
-    let steer_to = steer_to(values, layout, &to, client_address);
-    Forward { mode: Mode::Postfix, steer_to, steer_uid: steer_uid(values), client_address, replay_to, to }
+    Forward {
+        mode: Mode::Postfix,
+        steer_to: steer_to(values, layout, &to, client_address),
+        steer_uid: steer_uid(values),
+        to,
+        weights: Vec::new(),
+        most_connections: most_connections(values),
+        client_address,
+        replay_to,
+    }
 }
 
 /// Without a server for replayed sessions there is no going on after the deep tests.
@@ -68,10 +73,7 @@ fn service(values: &mut Values<'_>) -> Option<PathBuf> {
             alone => alone,
         };
         match alone {
-            Value::Text(path) if path.len() > LONGEST_PATH => {
-                Err(Fault::new(format!("the path of a socket has at most {LONGEST_PATH} bytes")))
-            }
-            Value::Text(path) if path.starts_with('/') => Ok(PathBuf::from(path)),
+            Value::Text(path) if path.starts_with('/') => socket_path(path),
             _ => Err(wrong()),
         }
     })
