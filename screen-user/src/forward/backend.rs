@@ -29,6 +29,8 @@ use super::{
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// How long a client is kept waiting for a place with a mail server, and then for a greeting (spec 5.2 step 5).
 const GREETING_LIMIT: Duration = Duration::from_secs(100);
+/// Unacknowledged bytes end a connection to a mail server after this time.
+const USER_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long one mail server is waited for while another one takes clients.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// So much of a greeting that turns the client away is logged.
@@ -229,6 +231,7 @@ impl Caller<'_> {
         let Endpoints { client, server } = *self.endpoints;
         let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
         let entry = match (client_address, self.kernel) {
             (ClientAddress::Kernel, Some(kernel)) => {
                 // The port must be known before the connect: a mail server that accepts at once would still see this host.

@@ -19,8 +19,6 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-/// How long a side may leave bytes unacknowledged (RFC 5482).
-const UNACKNOWLEDGED: Duration = Duration::from_secs(300);
 /// Most bytes moved at once, and most bytes kept for a direction that is stuck.
 const CHUNK: usize = 64 * 1024;
 /// Chunks moved in one turn before other sessions get theirs.
@@ -61,18 +59,11 @@ pub enum Ending {
 
 /// One end of a relay.
 pub trait Side: AsyncRead + AsyncWrite + Unpin {
-    /// Gives the connection up when bytes stay unacknowledged for `limit`, where there is such a thing.
-    fn give_up_after(&self, limit: Duration);
     /// Makes the close that follows a reset, where there is such a thing.
     fn reset(&self);
 }
 
 impl Side for TcpStream {
-    fn give_up_after(&self, limit: Duration) {
-        // Without it, the system's own limit holds.
-        let _ = SockRef::from(self).set_tcp_user_timeout(Some(limit));
-    }
-
     fn reset(&self) {
         // A socket that is gone already needs no reset.
         let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
@@ -80,10 +71,6 @@ impl Side for TcpStream {
 }
 
 impl Side for TlsStream<TcpStream> {
-    fn give_up_after(&self, limit: Duration) {
-        self.get_ref().0.give_up_after(limit);
-    }
-
     fn reset(&self) {
         self.get_ref().0.reset();
     }
@@ -99,8 +86,6 @@ pub async fn relay(
     traffic: &Traffic,
     idle: Duration,
 ) -> Ending {
-    client.give_up_after(UNACKNOWLEDGED);
-    server.give_up_after(UNACKNOWLEDGED);
     let mut up = Direction::after(unsent.to_server);
     let mut down = Direction::after(unsent.to_client);
     loop {

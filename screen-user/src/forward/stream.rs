@@ -4,7 +4,6 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use rustix::net::{RecvFlags, recv};
@@ -42,14 +41,6 @@ impl Side for Stream {
         match self {
             Self::Tcp(stream) => stream.reset(),
             // There is no such thing; the close that follows ends it.
-            Self::Unix(_) => {}
-        }
-    }
-
-    fn give_up_after(&self, limit: Duration) {
-        match self {
-            Self::Tcp(stream) => stream.give_up_after(limit),
-            // What is written there has arrived.
             Self::Unix(_) => {}
         }
     }

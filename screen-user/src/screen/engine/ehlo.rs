@@ -35,7 +35,7 @@ impl Session {
         let starttls = self.offers_starttls(engine.tls, turn.screen.tls());
         let policy = &self.policy;
         // Whoever may go on to the mail server is promised what that keeps: nothing, as long as nobody knows. TLS ends here.
-        let kept = if policy.replays { turn.screen.extensions() } else { Extensions::ALL };
+        let kept = if self.goes_on(engine) { turn.screen.extensions() } else { Extensions::ALL };
         let size = match kept.size_within(policy.smtp.message_size_limit) {
             0 => String::from("SIZE"),
             limit => format!("SIZE {limit}"),

@@ -213,6 +213,10 @@ fn nothing_is_promised_that_the_mail_server_does_not_keep() {
     assert_eq!(ehlo(&mut story), "250-mx.example.test\n250-SIZE 500\n250-STARTTLS\n250-8BITMIME\n250 SMTPUTF8\n");
     story.screen.set_extensions(Extensions::of_reply(b"250-x\r\n250-DSN\r\n250 SIZE\r\n"));
     assert_eq!(ehlo(&mut story), "250-mx.example.test\n250-SIZE 1000\n250-STARTTLS\n250 DSN\n");
+    rules.denylist_action = Action::Enforce;
+    let mut story = Story::new(rules.clone());
+    let mut denied = story.open(CLIENT, "198.51.100.2:25", Standing::Denied);
+    assert!(story.send(&mut denied, "EHLO a\r\n").ends_with("250 CHUNKING\n"), "it will never get there");
     rules.replays = false;
     let everything = ehlo(&mut Story::new(rules));
     assert!(everything.ends_with("250 CHUNKING\n"), "whoever comes back hears it from the mail server itself");
