@@ -12,55 +12,35 @@ use std::{
 };
 
 use tokio::{
-    io::AsyncWriteExt,
     net::TcpStream,
-    time::{Instant, Sleep, sleep_until, timeout},
+    time::{Instant, Sleep, sleep_until},
 };
 use tokio_rustls::{Accept, server::TlsStream};
 
 use crate::{
-    config::ClientAddress,
     dns::Subscription,
     forward::{
-        backend::{self, Caller, OpenError, Opened},
+        backend::OpenError,
         pass::{NotPassed, PassError, pass},
-        relay::{Side, Unsent, relay},
-        replay::replay,
     },
     gate::Gate,
     screen::{
         Session,
         event::{DnsblAnswer, Effect, Endpoints, Envelope, Event, ForwardResult, Interest},
-        log::Peer,
         outcome::Outcome,
         syn::Syn,
     },
 };
 
 use super::{
+    closing::close,
+    hand_over::{Taken, take},
     io::{Connection, Input, Transport},
-    tls_facts::TlsFacts,
 };
-
-/// How long the last reply may take to leave.
-const FLUSH_LIMIT: Duration = Duration::from_secs(10);
-/// How long unread input is still taken after the last reply: closing with input unread makes a reset, which can overtake the reply.
-const LINGER_LIMIT: Duration = Duration::from_secs(2);
-/// Most bytes taken that way.
-const LINGER_BYTES: usize = 64 * 1024;
-/// A relayed session in which nothing moves for so long has been forgotten by both sides (RFC 5321 section 4.5.3.2 asks for 10 minutes at most).
-const RELAY_IDLE: Duration = Duration::from_secs(3600);
 
 type Handshake = Box<Accept<TcpStream>>;
 type LookUp = Pin<Box<dyn Future<Output = (Subscription, Option<DnsblAnswer>)> + Send>>;
 type Opening = Pin<Box<dyn Future<Output = Wake> + Send>>;
-
-/// A mail server has taken the client.
-struct Taken {
-    opened: Opened,
-    /// What each of the two has said that the other has not heard.
-    unsent: Unsent,
-}
 
 /// What woke a session.
 enum Wake {
@@ -312,57 +292,12 @@ impl Driver {
         // A connection that goes on in TLS keeps its place among those.
         let _in_tls = std::mem::take(&mut self.in_tls).then(|| InTls(Arc::clone(&gate)));
         // The client may be told the end of its session while the driver lingers over its socket: its place is free by then.
-        let mut connection = std::mem::replace(&mut self.connection, Connection::gone());
+        let connection = std::mem::replace(&mut self.connection, Connection::gone());
         drop(self);
-        let Some(Taken { opened, mut unsent }) = taken else { return close(connection).await };
-        unsent.to_client.splice(..0, connection.take_unsent());
-        match connection.transport {
-            Transport::Plain(client) => carry(&gate, client, opened, unsent).await,
-            Transport::Tls(client) => carry(&gate, *client, opened, unsent).await,
-            Transport::Gone => {}
+        match taken {
+            Some(taken) => taken.relay(&gate, connection).await,
+            None => close(connection).await,
         }
-    }
-}
-
-/// Relays until both sides have ended. Until then the mail server may ask for the client's address.
-async fn carry(gate: &Arc<Gate>, client: impl Side, opened: Opened, unsent: Unsent) {
-    let _relayed = gate.count_relay();
-    relay(client, opened.stream, unsent, gate.traffic(), RELAY_IDLE).await;
-    drop((opened.entry, opened.place));
-}
-
-/// Opens the mail server, and tells it what the client has said, if it has said anything.
-async fn take(
-    gate: &Gate,
-    envelope: Option<Box<Envelope>>,
-    endpoints: &Endpoints,
-    tls: Option<TlsFacts>,
-) -> Result<Taken, OpenError> {
-    let caller = Caller { kernel: gate.relay_kernel(), keeper: gate.keeper(), endpoints, tls: tls.as_ref() };
-    let opened = backend::open(gate.pool(), &caller).await?;
-    match envelope {
-        Some(envelope) => say_again(gate, opened, *envelope, endpoints).await,
-        None => Ok(Taken { opened, unsent: Unsent::default() }),
-    }
-}
-
-/// Tells the mail server what the client has said.
-async fn say_again(
-    gate: &Gate,
-    mut opened: Opened,
-    envelope: Envelope,
-    endpoints: &Endpoints,
-) -> Result<Taken, OpenError> {
-    // Who knows the client's address by other means is not told again.
-    let introduce = (opened.place.client_address() == ClientAddress::None).then_some(endpoints);
-    match replay(&mut opened.stream, &envelope, introduce).await {
-        Ok(answer) => {
-            if let Some(refusal) = answer.refusal {
-                gate.log().info(format!("backend {} {refusal} for {}", opened.target, Peer(endpoints.client)));
-            }
-            Ok(Taken { opened, unsent: Unsent { to_client: answer.bytes, to_server: envelope.behind.into_vec() } })
-        }
-        Err(what) => Err(OpenError::NoAnswer { target: opened.target, what }),
     }
 }
 
@@ -391,42 +326,4 @@ impl Drop for Driver {
             self.gate.tls_ended();
         }
     }
-}
-
-/// Sends what is left, says that nothing more comes, and takes unread input for a moment.
-async fn close(mut connection: Connection) {
-    let flushed = timeout(FLUSH_LIMIT, poll_fn(|cx| connection.poll_send(cx))).await;
-    if !matches!(flushed, Ok(Ok(()))) {
-        return;
-    }
-    let lingering = async {
-        match connection.transport {
-            Transport::Plain(mut stream) => {
-                stream.shutdown().await?;
-                take_rest(&stream).await
-            }
-            Transport::Tls(mut stream) => {
-                stream.shutdown().await?;
-                take_rest(stream.get_mut().0).await
-            }
-            Transport::Gone => Ok(()),
-        }
-    };
-    // Whatever goes wrong now, the connection is over.
-    let _ = timeout(LINGER_LIMIT, lingering).await;
-}
-
-async fn take_rest(stream: &TcpStream) -> io::Result<()> {
-    let mut taken = 0;
-    while taken < LINGER_BYTES {
-        stream.readable().await?;
-        // The buffer does not outlive this look, so that a client that lingers, or is relayed, holds none.
-        match stream.try_read(&mut [0; 2048]) {
-            Ok(0) => break,
-            Ok(count) => taken += count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }

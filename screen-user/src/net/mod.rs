@@ -1,6 +1,8 @@
 //! Listeners, PROXY headers, TLS, and the loop that drives a session.
 
+mod closing;
 mod driver;
+mod hand_over;
 mod io;
 mod keepalive;
 pub mod listener;
