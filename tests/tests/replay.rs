@@ -73,7 +73,13 @@ fn as_far_as_rcpt(net: &Net, client: &str) -> Client {
 fn takes_over(kind: Kind) {
     let Some(net) = Net::new().filter(|_| privilege::has_mail_programs()) else { return };
     let server = Server::start(&net, kind, &[]);
-    let gate = Gate::start(&net, deep(Settings::in_place(&net)).text("forward.steer", "off"));
+    let made = Certificate::make(net.directory());
+    let settings = deep(Settings::in_place(&net))
+        .text("forward.steer", "off")
+        .text("tls.level", "may")
+        .text("tls.certificate", &made.certificate.display().to_string())
+        .text("tls.key", &made.key.display().to_string());
+    let gate = Gate::start(&net, settings);
     for (delivered, [client, barred]) in CLIENTS.into_iter().enumerate() {
         let mut good = greeted(&net, client);
         let announced = good.command("EHLO client.example.test", "250");
@@ -98,7 +104,28 @@ fn takes_over(kind: Kind) {
         bad.command("RSET", "250");
         bad.quit();
     }
+    // The gate ends TLS; the mail server knows the client all the same.
+    swaks_in_tls(&net);
+    let mail = server.wait_mail(CLIENTS.len() + 1);
+    let newest = mail.iter().find(|mail| mail.contains(SWAKS)).expect("a message that names its client");
+    assert!(newest.contains("swaks.example.test"), "{newest}");
     assert_eq!(gate.logged("NOQUEUE: reject"), 0, "nobody was told to come back");
+}
+
+/// Where swaks comes from.
+const SWAKS: &str = "198.18.0.9";
+
+/// Has swaks deliver a message with TLS or not at all, and returns what it said.
+fn swaks_in_tls(net: &Net) -> String {
+    net.client().adopt(ip(SWAKS));
+    let sender = ["--from", "sender@client.example.test", "--to", "inbox@example.test", "--helo", "swaks.example.test"];
+    let mut swaks = Command::new("swaks");
+    swaks.args(["--server", "198.18.0.1", "--local-interface", SWAKS, "--tls"]).args(sender);
+    swaks.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = net.client().namespace.spawn(swaks).unwrap().wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}");
+    said
 }
 
 #[test]
@@ -320,15 +347,9 @@ fn a_session_in_tls_goes_on_and_the_mail_server_is_told() {
         .text("tls.certificate", &made.certificate.display().to_string())
         .text("tls.key", &made.key.display().to_string());
     let gate = Gate::start(&net, settings);
-    net.client().adopt(ip("198.18.0.9"));
-    let words =
-        ["--server", "198.18.0.1", "--tls", "--from", "sender@client.example.test", "--to", "inbox@example.test"];
-    let mut swaks = Command::new("swaks");
-    swaks.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let output = net.client().namespace.spawn(swaks).unwrap().wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success() && said.contains("250 2.0.0 taken in TLS"), "{said}");
-    gate.wait_log("PASS NEW [198.18.0.9]");
+    let said = swaks_in_tls(&net);
+    assert!(said.contains("250 2.0.0 taken in TLS"), "{said}");
+    gate.wait_log(&format!("PASS NEW [{SWAKS}]"));
     let header = header.lock().unwrap().clone();
     assert_eq!(header[16..20], [198, 18, 0, 9], "the client");
     assert_eq!(header[28], 0x20, "and how it is protected: {header:02x?}");
