@@ -27,13 +27,14 @@ impl Kind {
 /// What both screeners are set to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Setting {
-    /// The greet wait, in whole seconds.
+    /// The greet wait, in whole seconds; 0 is no pregreet test.
     pub(super) greet_wait: u16,
     /// Whether the clients are known to be good and need not pass.
     pub(super) known: bool,
-    /// Whether a client that passes goes to the mail server; otherwise a test after the greeting is on too, so that the screener
-    /// greets it by itself.
-    pub(super) hand_over: bool,
+    /// The tests after the greeting, by the name that both screeners have for them. With one of them the screener greets by itself.
+    pub(super) deep: &'static [&'static str],
+    /// Whether there is a mail server behind it.
+    pub(super) mail_server: bool,
 }
 
 /// A running screener.

@@ -33,8 +33,14 @@ impl Gate {
     /// Starts it with its files in `folder`.
     pub(super) fn start(setting: Setting, folder: &Path) -> Result<Self> {
         let backend =
-            setting.hand_over.then(|| Postfix::start(&folder.join("postfix"), setting, Place::Behind)).transpose()?;
+            setting.mail_server.then(|| Postfix::start(&folder.join("postfix"), setting, Place::Behind)).transpose()?;
         Self::launch(folder, &settings(setting, folder), backend)
+    }
+
+    /// Starts it as a mere relay to whatever listens at [`postscreen::BACKEND`]: every client of [`KNOWN`] is permitted.
+    pub(super) fn start_as_relay(folder: &Path) -> Result<Self> {
+        let setting = Setting { greet_wait: 1, known: true, deep: &[], mail_server: false };
+        Self::launch(folder, &settings(setting, folder), None)
     }
 
     /// Starts it in place, with its kernel part, beside a mail server that is there: the clients of [`KNOWN`] are steered to it.
@@ -82,6 +88,20 @@ impl Gate {
     }
 }
 
+impl Drop for Gate {
+    fn drop(&mut self) {
+        let screener = self.pid();
+        // It may have ended by itself.
+        let _ = self.process.0.kill();
+        let _ = self.process.0.wait();
+        // Without its keeper the screener ends by itself, and until then it has the port.
+        let begin = Instant::now();
+        while screener.as_ref().is_ok_and(|pid| usage::is_running(*pid)) && begin.elapsed() < Duration::from_secs(5) {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
 fn control(folder: &Path) -> PathBuf {
     folder.join("control.sock")
 }
@@ -91,19 +111,18 @@ fn is_ready(folder: &Path) -> bool {
 }
 
 fn settings(setting: Setting, folder: &Path) -> String {
-    let Setting { greet_wait, hand_over, .. } = setting;
-    format!(
+    let Setting { greet_wait, known, deep, .. } = setting;
+    let mut text = format!(
         r#"hostname = "{host}"
 layout = "front"
 listen = ["{SERVER}"]
 [access]
-list = []
+list = [{access}]
 [pregreet]
-wait = "{greet_wait}s"
-stress_wait = "{greet_wait}s"
+wait = "{wait}s"
+stress_wait = "{wait}s"
 action = "enforce"
-[bare_newline]
-enable = {deep}
+{banner}
 [limits]
 pre_queue = {pre_queue}
 post_queue = {post_queue}
@@ -122,13 +141,17 @@ socket = "{control}"
 target = "file:{folder}/log"
 "#,
         host = postscreen::HOSTNAME,
-        deep = !hand_over,
+        access = if known { format!("{{ cidr = [\"{KNOWN} permit\"] }}") } else { String::new() },
+        wait = greet_wait.max(1),
+        banner = if greet_wait == 0 { "banner = \"\"" } else { "" },
         pre_queue = postscreen::PRE_QUEUE,
         post_queue = postscreen::POST_QUEUE,
         backend = postscreen::BACKEND,
         folder = folder.display(),
         control = control(folder).display(),
-    )
+    );
+    text.extend(deep.iter().map(|test| format!("[{test}]\nenable = true\n")));
+    text
 }
 
 fn settings_in_place(folder: &Path) -> String {

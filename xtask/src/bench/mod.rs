@@ -2,6 +2,7 @@
 
 mod contender;
 mod crowd;
+mod forward;
 mod gate;
 mod ground;
 mod kernel;
@@ -54,6 +55,8 @@ enum Subject {
     Screener,
     /// The kernel half beside nftables, ipset, SYN cookies and postscreen
     Kernel,
+    /// The ways to the mail server, beside HAProxy and postscreen
+    Forward,
 }
 
 /// Runs one subject in a sandbox of its own.
@@ -71,6 +74,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
                 return Ok(ExitCode::SUCCESS);
             }
         }
+        if options.subject == Subject::Forward {
+            setup::ensure(&[setup::Part::Proxy])?;
+        }
         say("measuring in a sandbox; what else the machine does changes the numbers, less so their ratios");
         return sandbox::run_inside();
     }
@@ -79,6 +85,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     match options.subject {
         Subject::Screener => screener::run(options),
         Subject::Kernel => steering::run(options.rounds).map(|()| ExitCode::SUCCESS),
+        Subject::Forward => forward::run(options).map(|()| ExitCode::SUCCESS),
     }
 }
 

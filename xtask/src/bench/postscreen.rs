@@ -28,6 +28,8 @@ use crate::{
 
 /// The name in greetings.
 pub(super) const HOSTNAME: &str = "mx.example.test";
+/// Where mail may go: it is taken and thrown away.
+pub(super) const DESTINATION: &str = "destination.example.test";
 /// Clients that either screener may hold at a time. Nine tenths of it begin its stress mode: out of reach of every measurement.
 pub(super) const PRE_QUEUE: u32 = 100_000;
 /// Clients that may wait for the mail server.
@@ -158,15 +160,16 @@ fn lay_out(folder: &Path) -> Result<()> {
 }
 
 fn main_cf(folder: &Path, setting: Setting) -> String {
-    let Setting { greet_wait, hand_over, known } = setting;
-    format!(
+    let Setting { greet_wait, known, deep, .. } = setting;
+    let mut text = format!(
         "compatibility_level = 3.6\n\
          queue_directory = {folder}/queue\n\
          data_directory = {folder}/data\n\
          maillog_file = {folder}/maillog\n\
          maillog_file_prefixes = {folder}\n\
          myhostname = {HOSTNAME}\n\
-         mydestination =\n\
+         mydestination = {DESTINATION}\n\
+         local_recipient_maps =\n\
          alias_maps =\n\
          inet_interfaces = all\n\
          inet_protocols = ipv4\n\
@@ -174,17 +177,23 @@ fn main_cf(folder: &Path, setting: Setting) -> String {
          smtpd_peername_lookup = no\n\
          smtpd_tls_security_level = none\n\
          smtpd_client_connection_count_limit = 0\n\
+         smtpd_recipient_restrictions = check_recipient_access static:DISCARD\n\
+         in_flow_delay = 0\n\
          postscreen_access_list = {access}\n\
          postscreen_greet_wait = {greet_wait}s\n\
          postscreen_greet_action = enforce\n\
-         postscreen_bare_newline_enable = {deep}\n\
          postscreen_pre_queue_limit = {PRE_QUEUE}\n\
          postscreen_post_queue_limit = {POST_QUEUE}\n",
         folder = folder.display(),
         access = if known { "permit_mynetworks" } else { "" },
+        greet_wait = greet_wait.max(1),
         known = if known { format!(", {KNOWN}") } else { String::new() },
-        deep = if hand_over { "no" } else { "yes" },
-    )
+    );
+    if greet_wait == 0 {
+        text += "postscreen_greet_banner =\n";
+    }
+    text.extend(deep.iter().map(|test| format!("postscreen_{test}_enable = yes\n")));
+    text
 }
 
 fn master_cf(place: Place) -> String {

@@ -49,9 +49,11 @@ impl Case {
 
     fn setting(self) -> Setting {
         match self {
-            Self::Flood { .. } => Setting { greet_wait: 1, hand_over: false, known: false },
-            Self::HandOver => Setting { greet_wait: 1, hand_over: true, known: false },
-            Self::FullHouse { .. } => Setting { greet_wait: LONG_WAIT, hand_over: false, known: false },
+            Self::Flood { .. } => Setting { greet_wait: 1, known: false, deep: &["bare_newline"], mail_server: false },
+            Self::HandOver => Setting { greet_wait: 1, known: false, deep: &[], mail_server: true },
+            Self::FullHouse { .. } => {
+                Setting { greet_wait: LONG_WAIT, known: false, deep: &["bare_newline"], mail_server: false }
+            }
         }
     }
 }

@@ -19,7 +19,7 @@ const CLIENTS: u32 = 500;
 const WARM_UP: u32 = 50;
 /// Turns of one round: they are short, and what is to be seen is small.
 const TURNS: u16 = 5;
-const SETTING: Setting = Setting { greet_wait: 1, known: true, hand_over: true };
+const SETTING: Setting = Setting { greet_wait: 1, known: true, deep: &[], mail_server: true };
 
 /// The way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

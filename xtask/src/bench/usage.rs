@@ -3,6 +3,10 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result};
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    time::{TimeVal, TimeValLike as _},
+};
 
 /// CPU time of all living threads of a process, in user and kernel mode, without that of its children. The scheduler's own
 /// nanoseconds: the ticks in /proc/PID/stat are too coarse for a few hundred clients.
@@ -16,6 +20,13 @@ pub(super) fn cpu_time(pid: u32) -> Result<Duration> {
     Ok(Duration::from_nanos(nanoseconds))
 }
 
+/// CPU time of all threads of this process, those that have ended included.
+pub(super) fn own_cpu_time() -> Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).context("can't read what this process has used")?;
+    let time = |value: TimeVal| Duration::from_micros(u64::try_from(value.num_microseconds()).unwrap_or_default());
+    Ok(time(usage.user_time()) + time(usage.system_time()))
+}
+
 /// Resident memory (`VmRSS`), in bytes.
 pub(super) fn resident(pid: u32) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("process {pid} is gone"))?;
@@ -26,6 +37,11 @@ pub(super) fn resident(pid: u32) -> Result<u64> {
         .and_then(|word| word.parse::<u64>().ok())
         .with_context(|| format!("the status of process {pid} shows no VmRSS"))?;
     Ok(kilobytes * 1024)
+}
+
+/// Whether a process has not ended yet; one that has, and whose parent has not asked how, has no memory.
+pub(super) fn is_running(pid: u32) -> bool {
+    resident(pid).is_ok()
 }
 
 /// The children of a process that run a program of this name.

@@ -2,6 +2,7 @@
 //!
 //! What is there already is found by looking at files alone, so that a set-up machine loses no time.
 
+mod asleep;
 mod fuzz;
 mod haraka;
 mod mta;
@@ -36,6 +37,8 @@ pub(crate) enum Part {
     Emulation,
     /// Measure the kernel half beside other filters.
     Rivals,
+    /// Measure the relay beside another proxy.
+    Proxy,
 }
 
 /// A Debian package, and the file that shows that it (or something as good) is there.
@@ -102,6 +105,9 @@ pub(crate) fn ensure(parts: &[Part]) -> Result<()> {
     if parts.contains(&Part::MailPrograms) {
         mta::ensure()?;
         haraka::ensure()?;
+    }
+    if parts.contains(&Part::Proxy) && find("haproxy").is_none() {
+        asleep::install_asleep("haproxy")?;
     }
     if parts.contains(&Part::Fuzz) {
         fuzz::ensure()?;

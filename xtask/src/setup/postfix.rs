@@ -3,15 +3,10 @@
 //! The host's own mail is left alone: an installed Postfix is used as it is, with private folders in place of its own, and one that is
 //! installed here is neither started nor enabled.
 
-use std::path::Path;
-
 use anyhow::{Result, bail};
 
-use super::install;
-use crate::process::{self, find, say};
-
-/// A policy that keeps Debian's packages from starting services, in force while it exists.
-const POLICY: &str = "/usr/sbin/policy-rc.d";
+use super::asleep::install_asleep;
+use crate::process::find;
 
 /// Installs Postfix unless some mail server is there.
 ///
@@ -27,18 +22,5 @@ pub(super) fn ensure() -> Result<()> {
              use another machine or a container"
         );
     }
-    let own_policy = !Path::new(POLICY).exists();
-    if own_policy {
-        process::run(
-            process::as_root("sh")?
-                .args(["-c", &format!("printf '#!/bin/sh\\nexit 101\\n' > {POLICY} && chmod 755 {POLICY}")]),
-        )?;
-    }
-    let installed = install(&[&["postfix"]]);
-    if own_policy {
-        process::run(process::as_root("rm")?.arg(POLICY))?;
-    }
-    installed?;
-    say("keeping the new Postfix from starting with this machine");
-    process::run(process::as_root("update-rc.d")?.args(["postfix", "disable"]))
+    install_asleep("postfix")
 }
