@@ -1,12 +1,15 @@
 //! Run-time entries: what an operator denies or allows, and clients that failed a test whose action is `drop`.
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+use crate::share::Version;
 
 /// Most entries that [`RuntimeLists::default`] holds.
 pub const CAPACITY: usize = 1_000_000;
@@ -44,9 +47,50 @@ pub struct Entry {
     pub reason: String,
     /// Who made it.
     pub origin: Origin,
+    /// When it was made.
+    #[serde(default)]
+    pub version: Version,
+    /// The host that made it; empty if nobody knows.
+    #[serde(default)]
+    pub host: String,
+}
+
+/// Where an entry stands. What failures say never replaces what an operator says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Roll {
+    /// Who is let through.
+    Allow,
+    /// Whom an operator turns away.
+    Deny,
+    /// Who failed.
+    Failure,
+}
+
+impl Roll {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Allow, Self::Deny, Self::Failure];
 }
 
 impl Entry {
+    /// Where it stands.
+    #[must_use]
+    pub const fn roll(&self) -> Roll {
+        match (self.kind, self.origin) {
+            (Kind::Allow, _) => Roll::Allow,
+            (Kind::Deny, Origin::Operator) => Roll::Deny,
+            (Kind::Deny, Origin::Failure) => Roll::Failure,
+        }
+    }
+
+    /// Whether it is to replace `other`, which stands in the same place. Of two entries of one version every host must choose the same.
+    fn replaces(&self, other: &Self) -> bool {
+        let rank = |entry: &Self| (entry.version, entry.until, entry.host.clone(), entry.reason.clone());
+        match self.version.cmp(&other.version) {
+            Ordering::Equal => rank(self) > rank(other),
+            different => different.is_gt(),
+        }
+    }
+
     /// Whether it still counts.
     #[must_use]
     pub fn is_live(&self, now: u64) -> bool {
@@ -54,15 +98,16 @@ impl Entry {
     }
 }
 
-/// The run-time entries: at most one of each kind for a network, and a bounded number in all.
+/// The run-time entries: at most one of each roll for a network, and a bounded number in all.
 ///
 /// An allow entry wins over every deny entry; among those of one kind the longest prefix is the one that is reported.
 #[derive(Debug, Clone)]
 pub struct RuntimeLists {
     allows: Table,
     denies: Table,
+    failed: Table,
     /// Entries that end, soonest first.
-    ends: BTreeSet<(u64, Kind, IpNet)>,
+    ends: BTreeSet<(u64, Roll, IpNet)>,
     /// Entries made by failures, soonest end first: the first to go when there is no more room.
     failures: BTreeSet<(u64, IpNet)>,
     capacity: usize,
@@ -81,70 +126,65 @@ impl RuntimeLists {
         Self {
             allows: Table::default(),
             denies: Table::default(),
+            failed: Table::default(),
             ends: BTreeSet::new(),
             failures: BTreeSet::new(),
             capacity,
         }
     }
 
-    /// Adds an entry, or replaces the one of its kind for the same network. A failure never replaces what an operator entered, nor an
-    /// entry that lasts longer.
-    ///
-    /// Returns what had to go to make room: failures, those that end soonest first. If all the room is an operator's, the new
-    /// entry itself comes back.
-    pub fn insert(&mut self, entry: Entry) -> Vec<Entry> {
+    /// Adds an entry, or replaces an earlier one of its roll for the same network.
+    pub fn insert(&mut self, entry: Entry) -> Inserted {
         let entry = Entry { net: canonical(entry.net), ..entry };
-        if let Some(old) = self.get(entry.kind, entry.net) {
-            let outlasts = |old: Option<u64>, new: Option<u64>| match (old, new) {
-                (None, _) => true,
-                (Some(_), None) => false,
-                (Some(old), Some(new)) => old >= new,
-            };
-            if entry.origin == Origin::Failure && (old.origin == Origin::Operator || outlasts(old.until, entry.until)) {
-                return Vec::new();
+        let roll = entry.roll();
+        if let Some(old) = self.get(roll, entry.net) {
+            if !entry.replaces(old) {
+                return Inserted { taken: false, evicted: Vec::new() };
             }
-            self.remove(entry.kind, entry.net);
+            self.remove(roll, entry.net);
         }
         let mut evicted = Vec::new();
         while self.len() >= self.capacity {
+            // Only failures may go to make room: an allow entry that vanishes would cost mail.
             let Some((_, net)) = self.failures.first().copied() else {
-                evicted.push(entry);
-                return evicted;
+                return Inserted { taken: false, evicted };
             };
-            match self.remove(Kind::Deny, net) {
+            match self.remove(Roll::Failure, net) {
                 Some(gone) => evicted.push(gone),
                 None => break,
             }
         }
         if let Some(until) = entry.until {
-            self.ends.insert((until, entry.kind, entry.net));
+            self.ends.insert((until, roll, entry.net));
         }
-        if is_failure(&entry) {
+        if roll == Roll::Failure {
             self.failures.insert((entry.until.unwrap_or(u64::MAX), entry.net));
         }
-        self.table_mut(entry.kind).insert(entry);
-        evicted
+        self.table_mut(roll).insert(entry);
+        Inserted { taken: true, evicted }
     }
 
-    /// Takes out the entry of this kind for exactly this network.
-    pub fn remove(&mut self, kind: Kind, net: IpNet) -> Option<Entry> {
-        let gone = self.table_mut(kind).remove(canonical(net))?;
+    /// Takes out the entry of this roll for exactly this network.
+    pub fn remove(&mut self, roll: Roll, net: IpNet) -> Option<Entry> {
+        let gone = self.table_mut(roll).remove(canonical(net))?;
         if let Some(until) = gone.until {
-            self.ends.remove(&(until, kind, gone.net));
+            self.ends.remove(&(until, roll, gone.net));
         }
-        if is_failure(&gone) {
+        if roll == Roll::Failure {
             self.failures.remove(&(gone.until.unwrap_or(u64::MAX), gone.net));
         }
         Some(gone)
     }
 
-    /// Takes out every entry for `net` or a part of it.
-    pub fn remove_within(&mut self, net: IpNet) -> Vec<Entry> {
+    /// Takes out every entry for `net` or a part of it that was made at `version` or before.
+    pub fn forget(&mut self, net: IpNet, version: Version) -> Vec<Entry> {
         let net = canonical(net);
         let mut gone = Vec::new();
-        for kind in [Kind::Allow, Kind::Deny] {
-            for inside in self.table(kind).within(net) {
-                gone.extend(self.remove(kind, inside));
+        for roll in Roll::ALL {
+            for inside in self.table(roll).within(net) {
+                if self.get(roll, inside).is_some_and(|entry| entry.version <= version) {
+                    gone.extend(self.remove(roll, inside));
+                }
             }
         }
         gone
@@ -153,12 +193,12 @@ impl RuntimeLists {
     /// Takes out every entry whose time is over at `now`, soonest first.
     pub fn expire(&mut self, now: u64) -> Vec<Entry> {
         let mut gone = Vec::new();
-        while let Some((until, kind, net)) = self.ends.first().copied() {
+        while let Some((until, roll, net)) = self.ends.first().copied() {
             if until > now {
                 break;
             }
             self.ends.pop_first();
-            gone.extend(self.remove(kind, net));
+            gone.extend(self.remove(roll, net));
         }
         gone
     }
@@ -169,22 +209,10 @@ impl RuntimeLists {
         self.ends.first().map(|(until, _, _)| *until)
     }
 
-    /// The entry of this kind for exactly this network, whether its time is over or not.
+    /// The entry of this roll for exactly this network, whether its time is over or not.
     #[must_use]
-    pub fn get(&self, kind: Kind, net: IpNet) -> Option<&Entry> {
-        self.table(kind).entries.get(&canonical(net))
-    }
-
-    /// The live allow entry for exactly this network.
-    #[must_use]
-    pub fn allow_entry(&self, net: IpNet, now: u64) -> Option<&Entry> {
-        self.get(Kind::Allow, net).filter(|entry| entry.is_live(now))
-    }
-
-    /// The live deny entry for exactly this network.
-    #[must_use]
-    pub fn deny_entry(&self, net: IpNet, now: u64) -> Option<&Entry> {
-        self.get(Kind::Deny, net).filter(|entry| entry.is_live(now))
+    pub fn get(&self, roll: Roll, net: IpNet) -> Option<&Entry> {
+        self.table(roll).entries.get(&canonical(net))
     }
 
     /// The live allow entry with the longest prefix that covers `address`.
@@ -193,21 +221,23 @@ impl RuntimeLists {
         self.allows.longest(address.to_canonical(), now)
     }
 
-    /// The live deny entry with the longest prefix that covers `address`. An allow entry may overrule it.
+    /// The live deny entry with the longest prefix that covers `address`, an operator's before a failure's. An allow entry may overrule it.
     #[must_use]
     pub fn denied(&self, address: IpAddr, now: u64) -> Option<&Entry> {
-        self.denies.longest(address.to_canonical(), now)
+        let address = address.to_canonical();
+        let both = [self.failed.longest(address, now), self.denies.longest(address, now)];
+        both.into_iter().flatten().max_by_key(|entry| entry.net.prefix_len())
     }
 
-    /// All entries, allowing ones first, each kind in the order of networks.
+    /// All entries, allowing ones first, then those of operators, each in the order of networks.
     pub fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.allows.entries.values().chain(self.denies.entries.values())
+        [&self.allows, &self.denies, &self.failed].into_iter().flat_map(|table| table.entries.values())
     }
 
     /// How many entries there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.allows.entries.len() + self.denies.entries.len()
+        [&self.allows, &self.denies, &self.failed].into_iter().map(|table| table.entries.len()).sum()
     }
 
     /// Whether there is none.
@@ -216,24 +246,30 @@ impl RuntimeLists {
         self.len() == 0
     }
 
-    fn table(&self, kind: Kind) -> &Table {
-        match kind {
-            Kind::Allow => &self.allows,
-            Kind::Deny => &self.denies,
+    const fn table(&self, roll: Roll) -> &Table {
+        match roll {
+            Roll::Allow => &self.allows,
+            Roll::Deny => &self.denies,
+            Roll::Failure => &self.failed,
         }
     }
 
-    fn table_mut(&mut self, kind: Kind) -> &mut Table {
-        match kind {
-            Kind::Allow => &mut self.allows,
-            Kind::Deny => &mut self.denies,
+    const fn table_mut(&mut self, roll: Roll) -> &mut Table {
+        match roll {
+            Roll::Allow => &mut self.allows,
+            Roll::Deny => &mut self.denies,
+            Roll::Failure => &mut self.failed,
         }
     }
 }
 
-/// Only deny entries may go to make room: an allow entry that vanishes would cost mail.
-fn is_failure(entry: &Entry) -> bool {
-    entry.kind == Kind::Deny && entry.origin == Origin::Failure
+/// What became of an entry that was to be added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inserted {
+    /// It is there now. If not, a later one is there already, or all the room is an operator's.
+    pub taken: bool,
+    /// What had to go to make room: failures, those that end soonest first.
+    pub evicted: Vec<Entry>,
 }
 
 /// Host bits cleared, and IPv4 in its own family.

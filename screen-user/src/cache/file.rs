@@ -3,6 +3,7 @@
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
 };
 
 use redb::{Database, DatabaseError, ReadableTable, StorageError, TableDefinition, backends::FileBackend};
@@ -12,7 +13,10 @@ use super::{
     disk::Disk,
     writer::Batch,
 };
-use crate::screen::record::{Client, Record};
+use crate::{
+    screen::record::{Client, Record},
+    share::Hosts,
+};
 
 const RECORDS: TableDefinition<'_, &[u8; KEY], &[u8]> = TableDefinition::new("records");
 const ENTRIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("entries");
@@ -31,6 +35,7 @@ const PAGE_CACHE: usize = 16 << 20;
 #[derive(Debug)]
 pub(super) struct CacheFile {
     disk: Box<dyn Disk>,
+    hosts: Arc<Hosts>,
 }
 
 /// What an attempt to open the file gave.
@@ -58,9 +63,9 @@ enum Unusable {
 }
 
 impl CacheFile {
-    /// The file that `disk` opens, not looked at yet.
-    pub(super) fn on(disk: Box<dyn Disk>) -> Self {
-        Self { disk }
+    /// The file that `disk` opens, not looked at yet. Its records name `hosts`.
+    pub(super) fn on(disk: Box<dyn Disk>, hosts: Arc<Hosts>) -> Self {
+        Self { disk, hosts }
     }
 
     /// Opens and reads the file, makes it if it is not there, and starts a new one if it makes no sense. Records without a pass that
@@ -90,7 +95,7 @@ impl CacheFile {
     }
 
     /// Writes a batch in one transaction.
-    pub(super) fn write(database: &Database, batch: &Batch) -> Result<(), String> {
+    pub(super) fn write(&self, database: &Database, batch: &Batch) -> Result<(), String> {
         guarded(|| {
             let transaction = database.begin_write().map_err(text)?;
             {
@@ -98,7 +103,9 @@ impl CacheFile {
                 for (client, record) in &batch.records {
                     let key = codec::key(*client);
                     match record {
-                        Some(record) => records.insert(&key, codec::value(record).as_slice()).map_err(text)?,
+                        Some(record) => {
+                            records.insert(&key, codec::value(record, &self.hosts).as_slice()).map_err(text)?
+                        }
                         None => records.remove(&key).map_err(text)?,
                     };
                 }
@@ -131,7 +138,7 @@ impl CacheFile {
                 .set_check_integrity_on_open(true)
                 .create_with_backend(backend)
                 .map_err(unusable)?;
-            load(database, oldest)
+            load(database, oldest, &self.hosts)
         })
         .unwrap_or_else(|why| Err(Unusable::Content(why)))
     }
@@ -142,7 +149,7 @@ impl CacheFile {
 }
 
 /// Reads all tables, and removes what has expired.
-fn load(database: Database, oldest: u64) -> Result<Loaded, Unusable> {
+fn load(database: Database, oldest: u64, hosts: &Hosts) -> Result<Loaded, Unusable> {
     let content = |error: &dyn std::fmt::Display| Unusable::Content(error.to_string());
     let mut loaded = Loaded::default();
     let transaction = database.begin_write().map_err(|error| content(&error))?;
@@ -162,7 +169,7 @@ fn load(database: Database, oldest: u64) -> Result<Loaded, Unusable> {
         let mut unknown = 0_u64;
         let mut records = transaction.open_table(RECORDS).map_err(|error| content(&error))?;
         records
-            .retain(|key, value| match (codec::client(key), codec::record(value)) {
+            .retain(|key, value| match (codec::client(key), codec::record(value, hosts)) {
                 (Some(client), Some(record)) => {
                     let keep = codec::fresh(&record, oldest);
                     if keep {

@@ -12,7 +12,10 @@ mod file;
 mod tests;
 mod writer;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use serde::Serialize;
 
@@ -24,6 +27,7 @@ use self::{
 use crate::{
     config::{Cache, CacheBackend},
     screen::record::{Client, Record},
+    share::Hosts,
 };
 
 /// Between two batches, and between two attempts to open a file that can't be used.
@@ -66,19 +70,19 @@ impl Store {
     ///
     /// Records whose passes all ended longer than `config.retention` ago are not loaded and leave the file.
     #[must_use]
-    pub fn open(config: &Cache, disk: impl Disk + 'static) -> Opened {
+    pub fn open(config: &Cache, disk: impl Disk + 'static, hosts: Arc<Hosts>) -> Opened {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Self::open_at(config, Box::new(disk), now, RHYTHM)
+        Self::open_at(config, Box::new(disk), hosts, now, RHYTHM)
     }
 
     /// [`Store::open`] at another time, in Unix seconds, and with another rhythm.
-    fn open_at(config: &Cache, disk: Box<dyn Disk>, now: u64, rhythm: Rhythm) -> Opened {
+    fn open_at(config: &Cache, disk: Box<dyn Disk>, hosts: Arc<Hosts>, now: u64, rhythm: Rhythm) -> Opened {
         match config.backend {
             CacheBackend::Memory => {
                 Opened { store: Self { writer: None }, records: Vec::new(), entries: Vec::new(), complaint: None }
             }
             CacheBackend::Embedded => {
-                let file = CacheFile::on(disk);
+                let file = CacheFile::on(disk, hosts);
                 let oldest = now.saturating_sub(config.retention.as_secs());
                 let loaded = file.open(oldest);
                 let (writer, thread) = Writer::start(file, loaded.database, loaded.complaint.clone(), rhythm);

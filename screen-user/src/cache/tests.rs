@@ -8,7 +8,10 @@ use std::{
 use tempfile::{TempDir, tempdir};
 
 use super::{disk::FILE_NAME, *};
-use crate::screen::record::Stamp;
+use crate::{
+    screen::record::{Finding, Grounds, Stamp, Test},
+    share::Version,
+};
 
 const NOW: u64 = 1_800_000_000;
 const DAY: u64 = 86_400;
@@ -17,7 +20,11 @@ const DAY: u64 = 86_400;
 const NEVER: Rhythm = Rhythm { batch: Duration::from_secs(3_600), reopen: Duration::from_secs(3_600) };
 
 fn embedded() -> Cache {
-    Cache { backend: CacheBackend::Embedded, retention: Duration::from_secs(7 * DAY) }
+    Cache { backend: CacheBackend::Embedded, retention: Duration::from_secs(7 * DAY), host: "mx1".to_owned() }
+}
+
+fn hosts() -> Arc<Hosts> {
+    Arc::new(Hosts::new("mx1"))
 }
 
 fn on(directory: &Path) -> Box<dyn Disk> {
@@ -25,7 +32,7 @@ fn on(directory: &Path) -> Box<dyn Disk> {
 }
 
 fn open(directory: &TempDir) -> Opened {
-    Store::open_at(&embedded(), on(directory.path()), NOW, NEVER)
+    Store::open_at(&embedded(), on(directory.path()), hosts(), NOW, NEVER)
 }
 
 fn v4(number: u32) -> Client {
@@ -38,7 +45,7 @@ fn v6(text: &str, prefix_len: u8) -> Client {
 
 /// A record whose first test's pass ends at `until`.
 fn until(until: u64) -> Record {
-    Record { stamps: [Stamp(until), Stamp::DISABLED, Stamp::NEVER, Stamp::NEVER, Stamp::NEVER] }
+    Record::of_stamps([Stamp(until), Stamp::DISABLED, Stamp::NEVER, Stamp::NEVER, Stamp::NEVER])
 }
 
 fn sorted(mut records: Vec<(Client, Record)>) -> Vec<(Client, Record)> {
@@ -57,20 +64,32 @@ fn keys_and_values_come_back() {
     assert_eq!(codec::client(&codec::key(everybody)), Some(everybody));
     assert_eq!(codec::client(&[0xff; codec::KEY]), None);
 
-    let record = Record { stamps: [0, 1, u64::MAX, NOW, 2].map(Stamp) };
-    let value = codec::value(&record);
-    assert_eq!(codec::record(&value), Some(record));
-    for length in 0..value.len() {
-        assert_eq!(codec::record(&value[..length]), None);
+    let hosts = Hosts::new("mx1.example.test");
+    let stamps = [0, 1, u64::MAX, NOW, 2].map(Stamp);
+    let mut record = Record::of_stamps(stamps);
+    let finding = Finding { version: Version::at(NOW), stamp: Stamp(NOW), grounds: Grounds::Postscreen };
+    record.set(Test::BareNewline, finding, hosts.id("mx2.example.test"));
+    let value = codec::value(&record, &hosts);
+    assert_eq!(codec::record(&value, &hosts), Some(record));
+    let findings = value.len() - "mx2.example.test".len();
+    for length in 0..findings {
+        assert_eq!(codec::record(&value[..length], &hosts), None);
     }
-    assert_eq!(codec::record(&[2; 41]), None, "a later version");
+    let mut no_grounds = value.clone();
+    no_grounds[findings - 1] = u8::MAX;
+    assert_eq!(codec::record(&no_grounds, &hosts), None);
+
+    // As a version wrote them that knew stamps alone.
+    let alone: Vec<u8> = [1].into_iter().chain(stamps.iter().flat_map(|stamp| stamp.0.to_le_bytes())).collect();
+    assert_eq!(codec::record(&alone, &hosts), Some(Record::of_stamps(stamps)));
+    assert_eq!(codec::record(&[3; 86], &hosts), None, "a later version");
 }
 
 #[test]
 fn memory_keeps_nothing() {
     let directory = tempdir().unwrap();
     let config = Cache { backend: CacheBackend::Memory, ..embedded() };
-    let opened = Store::open(&config, StateFile::within(directory.path()));
+    let opened = Store::open(&config, StateFile::within(directory.path()), hosts());
     opened.store.remember(v4(1), until(NOW));
     opened.store.keep_entry("deny", b"{}".to_vec());
     opened.store.flush();
@@ -121,8 +140,13 @@ fn a_flush_writes_what_is_queued() {
 #[test]
 fn batches_are_written_by_themselves() {
     let directory = tempdir().unwrap();
-    let opened =
-        Store::open_at(&embedded(), on(directory.path()), NOW, Rhythm { batch: Duration::from_millis(1), ..NEVER });
+    let opened = Store::open_at(
+        &embedded(),
+        on(directory.path()),
+        hosts(),
+        NOW,
+        Rhythm { batch: Duration::from_millis(1), ..NEVER },
+    );
     opened.store.remember(v4(1), until(NOW));
     while opened.store.status().written == 0 {
         std::thread::sleep(Duration::from_millis(1));
@@ -152,14 +176,14 @@ fn records_past_their_retention_leave_the_file() {
     opened.store.remember(v4(1), until(edge));
     opened.store.remember(v4(2), until(edge - 1));
     opened.store.remember(v4(3), Record::default());
-    opened.store.remember(v4(4), Record { stamps: [edge - 1, NOW, 0, 1, 0].map(Stamp) });
+    opened.store.remember(v4(4), Record::of_stamps([edge - 1, NOW, 0, 1, 0].map(Stamp)));
     drop(opened.store);
     let opened = open(&directory);
     let kept: Vec<_> = sorted(opened.records).into_iter().map(|(client, _)| client).collect();
     assert_eq!(kept, [v4(1), v4(4)]);
     drop(opened.store);
     let longer = Cache { retention: Duration::from_secs(70 * DAY), ..embedded() };
-    let opened = Store::open_at(&longer, on(directory.path()), NOW, NEVER);
+    let opened = Store::open_at(&longer, on(directory.path()), hosts(), NOW, NEVER);
     assert_eq!(opened.records.len(), 2, "they are gone from the file too");
 }
 
@@ -281,7 +305,8 @@ fn what_could_not_be_written_is_written_later_unless_it_has_changed() {
     let first = open(&directory);
     first.store.remember(v4(1), until(NOW));
     first.store.flush();
-    let second = Store::open_at(&embedded(), on(directory.path()), NOW, Rhythm { reopen: Duration::ZERO, ..NEVER });
+    let second =
+        Store::open_at(&embedded(), on(directory.path()), hosts(), NOW, Rhythm { reopen: Duration::ZERO, ..NEVER });
     assert_eq!(second.records, []);
     for number in 2..=4 {
         second.store.remember(v4(number), until(NOW));
@@ -310,7 +335,8 @@ fn a_file_that_is_cut_while_it_is_used_is_replaced() {
     for part in [0, 2] {
         let directory = tempdir().unwrap();
         let path = directory.path().join(FILE_NAME);
-        let opened = Store::open_at(&embedded(), on(directory.path()), NOW, Rhythm { reopen: Duration::ZERO, ..NEVER });
+        let opened =
+            Store::open_at(&embedded(), on(directory.path()), hosts(), NOW, Rhythm { reopen: Duration::ZERO, ..NEVER });
         (0..5_000).for_each(|number| opened.store.remember(v4(number), until(NOW)));
         opened.store.flush();
         let length = fs::metadata(&path).unwrap().len();
@@ -340,7 +366,7 @@ fn a_place_that_can_not_be_written_to_stops_nothing() {
     // A directory in the file's place: nobody can open that for writing, root neither.
     fs::create_dir_all(inside.join(FILE_NAME)).unwrap();
     for place in [below, inside] {
-        let opened = Store::open_at(&embedded(), on(&place), NOW, NEVER);
+        let opened = Store::open_at(&embedded(), on(&place), hosts(), NOW, NEVER);
         let complaint = opened.complaint.unwrap();
         assert!(complaint.contains("nothing is kept"), "{complaint}");
         opened.store.remember(v4(1), until(NOW));
@@ -353,7 +379,7 @@ fn a_place_that_can_not_be_written_to_stops_nothing() {
 fn the_file_is_its_owners_alone() {
     let directory = tempdir().unwrap();
     let deeper = directory.path().join("made/by/us");
-    let opened = Store::open_at(&embedded(), on(&deeper), NOW, NEVER);
+    let opened = Store::open_at(&embedded(), on(&deeper), hosts(), NOW, NEVER);
     assert_eq!(opened.complaint, None);
     let mode = fs::metadata(deeper.join(FILE_NAME)).unwrap().permissions().mode();
     assert_eq!(mode & 0o077, 0, "{mode:o}");

@@ -228,7 +228,7 @@ impl Work {
             self.put_back(batch);
             return;
         };
-        match CacheFile::write(database, &batch) {
+        match self.file.write(database, &batch) {
             Ok(()) => {
                 let mut queue = self.shared.queue();
                 queue.written += batch.len() as u64;

@@ -140,6 +140,8 @@ pub struct Cache {
     pub backend: CacheBackend,
     /// How long an expired result is kept, so that its client is not new.
     pub retention: Duration,
+    /// What this host is called where results are kept.
+    pub host: String,
 }
 
 /// The store behind the one in RAM.

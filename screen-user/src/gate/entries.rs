@@ -6,8 +6,9 @@ use ipnet::IpNet;
 
 use super::{Gate, unix_now};
 use crate::{
-    access::runtime::{Entry, Kind, Origin},
+    access::runtime::{Entry, Inserted, Kind, Origin, Roll},
     screen::record::Client,
+    share::{HostId, Version},
 };
 
 impl Gate {
@@ -20,7 +21,13 @@ impl Gate {
                 continue;
             }
             match serde_json::from_slice::<Entry>(&json) {
-                Ok(entry) if entry.until.is_none_or(|until| until > now) => {
+                Ok(entry) if entry.is_live(now) => {
+                    let place = store_key(&entry);
+                    if place != key {
+                        // It was kept by a version that had another key for it.
+                        self.store.drop_entry(&key);
+                        self.keep_entry(&entry);
+                    }
                     lists.insert(entry);
                 }
                 Ok(_) => self.store.drop_entry(&key),
@@ -33,35 +40,41 @@ impl Gate {
     }
 
     /// Adds or replaces an entry, here, in the store and in the kernel. Returns whether there was room for it.
-    pub(super) fn enter(&self, entry: Entry) -> bool {
-        let (kind, net) = (entry.kind, entry.net);
-        let (gone, current) = {
-            let mut lists = self.lists.write().unwrap_or_else(PoisonError::into_inner);
-            let gone = lists.insert(entry);
-            (gone, lists.get(kind, net).cloned())
-        };
-        gone.iter().filter(|gone| (gone.kind, gone.net) != (kind, net)).for_each(|gone| self.drop_entry(gone));
-        // What is in the list now need not be what was entered: a failure does not replace an operator's entry.
-        let Some(current) = current else { return false };
-        match serde_json::to_vec(&current) {
-            Ok(json) => self.store.keep_entry(&store_key(&current), json),
-            Err(error) => self.log.warn(format!("{net}: this entry ends with the gate: {error}")),
+    pub(super) fn enter(&self, entry: &Entry) -> bool {
+        let Inserted { taken, evicted } =
+            self.lists.write().unwrap_or_else(PoisonError::into_inner).insert(entry.clone());
+        evicted.iter().for_each(|gone| self.drop_entry(gone));
+        if taken {
+            self.keep_entry(entry);
+            self.feed_entry(entry);
         }
-        self.feed_entry(&current);
-        true
+        taken
+    }
+
+    fn keep_entry(&self, entry: &Entry) {
+        match serde_json::to_vec(entry) {
+            Ok(json) => self.store.keep_entry(&store_key(entry), json),
+            Err(error) => self.log.warn(format!("{}: this entry ends with the gate: {error}", entry.net)),
+        }
     }
 
     /// Denies a client that failed a test whose action is `drop`, so that it is not heard again for `duration`.
     pub fn bar(&self, client: Client, duration: Duration) {
-        let room = self.enter(Entry {
-            net: client.net(),
+        let net = client.net();
+        let until = unix_now() + duration.as_secs().max(1);
+        let known = self.lists.read().unwrap_or_else(PoisonError::into_inner).get(Roll::Failure, net).cloned();
+        let room = self.enter(&Entry {
+            net,
             kind: Kind::Deny,
-            until: Some(unix_now() + duration.as_secs().max(1)),
+            // What it failed before may count for longer.
+            until: Some(until.max(known.and_then(|entry| entry.until).unwrap_or(0))),
             reason: "failed a test whose action is drop".into(),
             origin: Origin::Failure,
+            version: self.next_version(),
+            host: self.hosts.name(HostId::THIS).to_string(),
         });
         if !room {
-            self.log.warn(format!("{}: no room to remember its failure: it is screened again", client.net()));
+            self.log.warn(format!("{net}: no room to remember its failure: it is screened again"));
         }
     }
 
@@ -77,23 +90,29 @@ impl Gate {
         self.unfeed_entry(entry);
     }
 
-    /// Removes entries and records of `net` and everything in it. Returns how many of each.
-    pub(super) fn forget(&self, net: IpNet) -> (usize, usize) {
-        let entries = self.lists.write().unwrap_or_else(PoisonError::into_inner).remove_within(net);
+    /// Forgets what was entered and learnt of `net` and everything in it until `version`. Returns how many entries and records changed.
+    pub(super) fn forget(&self, net: IpNet, version: Version) -> (usize, usize) {
+        // First of all the order itself: what others still say of these clients is forgotten as well.
+        let changed = self.screen().forget(net, version);
+        let entries = self.lists.write().unwrap_or_else(PoisonError::into_inner).forget(net, version);
         entries.iter().for_each(|entry| self.drop_entry(entry));
-        let forgotten = self.screen().forget_within(net);
-        for &client in &forgotten {
-            self.store.forget(client);
-            self.unfeed_record(client);
+        for (client, left) in &changed {
+            if left.is_empty() {
+                self.store.forget(*client);
+            } else {
+                self.store.remember(*client, *left);
+            }
+            self.feed_record(*client, left);
         }
-        (entries.len(), forgotten.len())
+        (entries.len(), changed.len())
     }
 }
 
 fn store_key(entry: &Entry) -> String {
-    let word = match entry.kind {
-        Kind::Allow => "allow",
-        Kind::Deny => "deny",
+    let word = match entry.roll() {
+        Roll::Allow => "allow",
+        Roll::Deny => "deny",
+        Roll::Failure => "failure",
     };
     format!("{word} {}", entry.net)
 }

@@ -123,10 +123,7 @@ impl Gate {
         let expires = Expiry::after_or_never(entry.until.map(from_now));
         let done = match entry.kind {
             Kind::Allow => kernel.allow(entry.net, list_of(entry), expires),
-            // It may have replaced an entry of the other origin, which stands in the other list.
-            Kind::Deny => kernel
-                .undeny(entry.net, if entry.origin == Origin::Operator { ListId::FAILURE } else { ListId::OPERATOR })
-                .and_then(|_| kernel.deny(entry.net, DenyEntry { expires, list: list_of(entry) })),
+            Kind::Deny => kernel.deny(entry.net, DenyEntry { expires, list: list_of(entry) }),
         };
         self.fed_or_said(&entry.net.to_string(), done);
     }
@@ -154,13 +151,6 @@ impl Gate {
             None => kernel.unpass(client.address).map(drop),
         };
         self.fed_or_said(&client.net().to_string(), done);
-    }
-
-    /// Takes a client's pass out of the kernel.
-    pub(super) fn unfeed_record(&self, client: Client) {
-        if let Some(kernel) = &self.kernel {
-            self.fed_or_said(&client.net().to_string(), kernel.unpass(client.address).map(drop));
-        }
     }
 
     /// Says once of each table that it was full; `status` has the numbers.

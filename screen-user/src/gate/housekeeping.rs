@@ -120,7 +120,7 @@ impl Gate {
     fn correct(&self, late: &LateResult) {
         let config = self.config.load();
         let client = Client::of(late.client, config.policy.limits.client_prefix);
-        let corrected = self.screen().correct_dnsbl(client, &late.answers, unix_now());
+        let corrected = self.screen().correct_dnsbl(client, &late.answers, self.now());
         if let Some(record) = corrected {
             self.log.info(format!("late DNSBL answers take back the pass of {}", client.net()));
             self.remember(client, record);

@@ -43,6 +43,7 @@ use crate::{
         outcome::Outcome,
         record::{Client, Record},
     },
+    share::{Clock, Hosts, Version},
 };
 
 pub use run::screen;
@@ -65,6 +66,8 @@ pub struct Gate {
     dnsbl: ArcSwapOption<Dnsbl>,
     tls: ArcSwapOption<TlsServer>,
     store: Store,
+    clock: Arc<Clock>,
+    hosts: Arc<Hosts>,
     kernel: Option<Kernel>,
     keeper: Keeper,
     log: Log,
@@ -142,7 +145,7 @@ impl Gate {
 
     /// Both clocks.
     pub fn now(&self) -> Now {
-        Now { monotonic: self.started.elapsed(), unix: unix_now() }
+        Now { monotonic: self.started.elapsed(), unix_millis: unix_millis() }
     }
 
     /// What the lists say of a client: a run-time allow entry first, then the access list's permits, then what denies.
@@ -276,11 +279,23 @@ impl Gate {
         self.store.remember(client, record);
         self.feed_record(client, &record);
     }
+
+    /// The version of what is decided now.
+    fn next_version(&self) -> Version {
+        self.clock.next(unix_millis())
+    }
+}
+
+/// Milliseconds of Unix time.
+fn unix_millis() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Whole seconds of Unix time.
 fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+    unix_millis() / 1000
 }
 
 /// How long it is until `until`, Unix time; zero if it has passed.

@@ -34,6 +34,7 @@ use crate::{
     },
     sandbox,
     screen::Screen,
+    share::Hosts,
 };
 
 /// How long sessions may go on after `stop`; a second request ends them.
@@ -143,7 +144,8 @@ fn start(work: Work) -> Result<Arc<Gate>, Failure> {
     let config = loaded.config;
     let tls = TlsServer::for_config(&config.tls, &host).map_err(Failure::usage)?.map(Arc::new);
     let path = StateFile::within(&config.state_directory).path().to_owned();
-    let opened = Store::open(&config.cache, keeper.store(path));
+    let hosts = Arc::new(Hosts::new(&config.cache.host));
+    let opened = Store::open(&config.cache, keeper.store(path), Arc::clone(&hosts));
     notices.extend(opened.complaint);
     let kernel = maps.map(|maps| Kernel::open(maps, &Plan::from_config(&config), finds_servers)).transpose();
     let kernel = kernel.map_err(|error| Failure::of_kernel(&error))?;
@@ -157,7 +159,6 @@ fn start(work: Work) -> Result<Arc<Gate>, Failure> {
         dnsbl: ArcSwapOption::empty(),
         config: ArcSwap::from_pointee(config),
         source,
-        screen: Mutex::new(screen),
         lists: RwLock::new(RuntimeLists::default()),
         imported: RwLock::new(Imported::default()),
         fed: Mutex::new(Fed::default()),
@@ -165,6 +166,9 @@ fn start(work: Work) -> Result<Arc<Gate>, Failure> {
         domains: Mutex::new(Domains::default()),
         tls: ArcSwapOption::from(tls),
         store: opened.store,
+        clock: screen.clock(),
+        screen: Mutex::new(screen),
+        hosts,
         kernel,
         keeper,
         log,

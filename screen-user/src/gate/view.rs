@@ -26,6 +26,7 @@ use crate::{
         outcome::{Reason, Verdict},
         record::{Client, Record, Test},
     },
+    share::HostId,
 };
 
 /// Sessions of one client that `explain` shows.
@@ -109,17 +110,29 @@ impl Gate {
         } else if self.standing(net.addr()) == Standing::Allowed {
             said.push(format!("note: the access list permits {} and wins", net.addr()));
         }
-        self.enter_or_refuse(entry_of(asked, Kind::Deny, now))?;
+        self.enter_or_refuse(&self.entry_of(asked, Kind::Deny, now))?;
         Ok(json!(said))
     }
 
     fn allow(&self, asked: request::Entry) -> Result<Value, Failure> {
         let said = format!("{} is allowed {}", asked.net, lasting(asked.seconds));
-        self.enter_or_refuse(entry_of(asked, Kind::Allow, unix_now()))?;
+        self.enter_or_refuse(&self.entry_of(asked, Kind::Allow, unix_now()))?;
         Ok(json!([said]))
     }
 
-    fn enter_or_refuse(&self, entry: Entry) -> Result<(), Failure> {
+    fn entry_of(&self, asked: request::Entry, kind: Kind, now: u64) -> Entry {
+        Entry {
+            net: asked.net,
+            kind,
+            until: asked.seconds.map(|seconds| now.saturating_add(seconds)),
+            reason: asked.reason,
+            origin: Origin::Operator,
+            version: self.next_version(),
+            host: self.hosts.name(HostId::THIS).to_string(),
+        }
+    }
+
+    fn enter_or_refuse(&self, entry: &Entry) -> Result<(), Failure> {
         let net = entry.net;
         if self.enter(entry) {
             Ok(())
@@ -129,7 +142,7 @@ impl Gate {
     }
 
     fn forgotten(&self, net: IpNet) -> Value {
-        let (entries, records) = self.forget(net);
+        let (entries, records) = self.forget(net, self.next_version());
         json!([format!("{net}: {entries} entries and {records} records forgotten")])
     }
 
@@ -221,6 +234,7 @@ impl Gate {
                 "seconds_left": credit.until.saturating_sub(now),
             })),
             "tests": record.map_or(Value::Null, |record| tests(&record, now)),
+            "learnt_by": record.map(|record| self.hosts.name(record.host()).to_string()),
             "last_sessions": self.history.of(client.net(), SHOWN_SESSIONS),
             "kernel_counters": counters.map(|counters| json!({
                 "active": counters.active,
@@ -380,16 +394,6 @@ fn kernel_status(kernel: &Kernel, described: Result<Description, Failure>) -> Va
     })
 }
 
-fn entry_of(asked: request::Entry, kind: Kind, now: u64) -> Entry {
-    Entry {
-        net: asked.net,
-        kind,
-        until: asked.seconds.map(|seconds| now.saturating_add(seconds)),
-        reason: asked.reason,
-        origin: Origin::Operator,
-    }
-}
-
 fn lasting(seconds: Option<u64>) -> String {
     seconds.map_or_else(|| "until it is forgotten".into(), |seconds| format!("for {seconds} s"))
 }
@@ -409,7 +413,10 @@ fn tests(record: &Record, now: u64) -> Value {
                 until if until >= now => format!("passed, valid for {} s", until - now),
                 until => format!("passed, expired {} s ago", now - until),
             };
-            json!({ "test": test.to_string(), "state": state })
+            let finding = record.finding(test);
+            // Before there were versions nobody noted the time.
+            let learnt = Some(finding.version.unix_millis() / 1000).filter(|&seconds| seconds > 0);
+            json!({ "test": test.to_string(), "state": state, "grounds": finding.grounds.describe(), "learnt": learnt })
         })
         .collect()
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::{
     flags::TestSet,
     policy::{Policy, PoolCredit},
-    record::{Client, Stamp, Test},
+    record::{Client, Grounds, Stamp, Test},
     records::Records,
     session::{Session, Turn},
     shared::Screen,
@@ -99,11 +99,11 @@ impl Session {
         if left.is_empty() || self.flags.any_fail() || !self.evidence.is_empty() {
             return;
         }
-        let unix = turn.now.unix;
+        let unix = turn.now.unix();
         let Some((_, credit)) = turn.screen.credit(self.endpoints.client.ip(), unix) else { return };
         let until = Stamp::until(unix, self.policy.ttl(Test::Pregreet)).min(Stamp(credit.until));
         for test in Test::ALL.into_iter().filter(|&test| left.has(test)) {
-            self.pass(test, until, turn);
+            self.pass(test, until, Grounds::Neighbour, turn);
             self.flags.done.insert(test);
             self.flags.spared.insert(test);
         }

@@ -8,7 +8,7 @@ use super::{
     flags::TestSet,
     log::{LimitReached, LogLine},
     policy::Action,
-    record::{Stamp, Test},
+    record::{Grounds, Stamp, Test},
     reply::{RecipientReply, Reply},
     session::{Due, Session, Turn},
     text::{LOG_TEXT_LIMIT, escape_head},
@@ -110,14 +110,14 @@ impl Session {
         let Some(judgement) = self.judge().filter(|judgement| judgement.exempt && !self.flags.any_fail()) else {
             return;
         };
-        let until = Stamp::until(turn.now.unix, judgement.ttl);
+        let until = Stamp::until(turn.now.unix(), judgement.ttl);
         for test in Test::ALL.into_iter().filter(|&test| test != Test::Dnsbl) {
             if self.flags.todo.has(test) && !self.flags.pass.has(test) {
                 self.flags.pass.insert(test);
                 self.flags.done.insert(test);
             }
             let stamp = turn.screen.stamp(self.client, test).max(until);
-            turn.screen.set_stamp(self.client, test, stamp);
+            turn.screen.set_stamp(self.client, test, stamp, Grounds::Score, turn.now);
         }
     }
 
@@ -130,7 +130,7 @@ impl Session {
     /// Spec 3.6.
     fn finish_early(&mut self, turn: &mut Turn<'_>) {
         if self.flags.watching(Test::Pregreet) {
-            self.pass(Test::Pregreet, Stamp::until(turn.now.unix, self.policy.pregreet.ttl), turn);
+            self.pass(Test::Pregreet, Stamp::until(turn.now.unix(), self.policy.pregreet.ttl), Grounds::Taken, turn);
         }
         if self.flags.fail.has(Test::Pregreet) && self.action(Test::Pregreet) == Action::Ignore {
             self.ignore_failure(Test::Pregreet);
@@ -157,7 +157,7 @@ impl Session {
             return true;
         };
         if !blocked {
-            self.pass(Test::Dnsbl, Stamp::until(turn.now.unix, ttl), turn);
+            self.pass(Test::Dnsbl, Stamp::until(turn.now.unix(), ttl), Grounds::Taken, turn);
             return true;
         }
         turn.log(LogLine::DnsblRank { client: self.endpoints.client, score });

@@ -12,8 +12,16 @@ use super::{log::LogLine, outcome::Outcome, record::Record};
 pub struct Now {
     /// Monotonic, from any fixed origin: for timers and elapsed times.
     pub monotonic: Duration,
+    /// Milliseconds of Unix time.
+    pub unix_millis: u64,
+}
+
+impl Now {
     /// Whole seconds of Unix time: for stamps in records.
-    pub unix: u64,
+    #[must_use]
+    pub const fn unix(self) -> u64 {
+        self.unix_millis / 1000
+    }
 }
 
 /// The two ends of a client's connection, as the client sees them (after any PROXY header).

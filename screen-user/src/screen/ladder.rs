@@ -109,7 +109,7 @@ impl Session {
     fn choose_tests(&mut self, turn: &mut Turn<'_>) -> bool {
         let suspect = self.flags.any_fail();
         let known = turn.screen.look_up(self.client, suspect || !self.policy.remember_results);
-        let unix = turn.now.unix;
+        let unix = turn.now.unix();
         self.flags.todo = self.policy.enabled().filter(|&test| !known.record.stamp(test).is_valid(unix)).collect();
         self.flags.new = known.record.is_new();
         let good = !suspect && self.flags.todo.is_empty();

@@ -5,7 +5,10 @@ use std::{fmt, net::IpAddr, time::Duration};
 use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::config::ClientPrefix;
+use crate::{
+    config::ClientPrefix,
+    share::{HostId, Version},
+};
 
 /// The five tests, in postscreen's order (spec 0.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -103,25 +106,159 @@ impl Stamp {
     }
 }
 
-/// What is remembered of a client: one stamp a test, in the order of [`Test::ALL`].
+/// Why a stamp is as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[repr(u8)]
+pub enum Grounds {
+    /// It was learnt before grounds were kept, or nothing is known.
+    #[default]
+    Unknown,
+    /// The client took the test.
+    Taken,
+    /// The client failed.
+    Failed,
+    /// The client failed, which the policy ignores for a while.
+    Ignored,
+    /// A DNSBL score spared the client the test.
+    Score,
+    /// A neighbour vouched for the client (`cache.pool_credit`).
+    Neighbour,
+    /// Late DNSBL answers took a pass back.
+    LateAnswers,
+    /// It came from the cache of a postscreen.
+    Postscreen,
+}
+
+impl Grounds {
+    /// All of them, each at the place of its number.
+    pub const ALL: [Self; 8] = [
+        Self::Unknown,
+        Self::Taken,
+        Self::Failed,
+        Self::Ignored,
+        Self::Score,
+        Self::Neighbour,
+        Self::LateAnswers,
+        Self::Postscreen,
+    ];
+
+    /// For people.
+    #[must_use]
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Taken => "the test was taken",
+            Self::Failed => "the test was failed",
+            Self::Ignored => "a failure that is ignored",
+            Self::Score => "spared by its DNSBL score",
+            Self::Neighbour => "spared as a neighbour had passed",
+            Self::LateAnswers => "taken back by late DNSBL answers",
+            Self::Postscreen => "from postscreen's cache",
+        }
+    }
+}
+
+/// What is known of one test of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Finding {
+    /// When it was learnt; [`Version::NONE`] if it is nothing but the state before any test.
+    pub version: Version,
+    /// The state.
+    pub stamp: Stamp,
+    /// Why it is so.
+    pub grounds: Grounds,
+}
+
+/// What is remembered of a client: one finding a test, in the order of [`Test::ALL`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Record {
-    /// One stamp a test.
-    pub stamps: [Stamp; 5],
+    stamps: [Stamp; 5],
+    versions: [Version; 5],
+    grounds: [Grounds; 5],
+    host: HostId,
 }
 
 impl Record {
+    /// A record of these stamps, of which nobody knows where they come from.
+    #[must_use]
+    pub fn of_stamps(stamps: [Stamp; 5]) -> Self {
+        let versions = stamps.map(|stamp| if stamp.is_pass() { Version::OLDEST } else { Version::NONE });
+        Self { stamps, versions, ..Self::default() }
+    }
+
+    /// What is known of `test`.
+    #[must_use]
+    pub fn finding(&self, test: Test) -> Finding {
+        let place = test as usize;
+        Finding {
+            version: self.versions.get(place).copied().unwrap_or_default(),
+            stamp: self.stamp(test),
+            grounds: self.grounds.get(place).copied().unwrap_or_default(),
+        }
+    }
+
     /// The stamp of `test`.
     #[must_use]
     pub fn stamp(&self, test: Test) -> Stamp {
         self.stamps.get(test as usize).copied().unwrap_or_default()
     }
 
-    /// Replaces the stamp of `test`.
-    pub fn set(&mut self, test: Test, stamp: Stamp) {
-        if let Some(place) = self.stamps.get_mut(test as usize) {
-            *place = stamp;
+    /// Replaces what is known of `test`, as learnt by `host`.
+    pub fn set(&mut self, test: Test, finding: Finding, host: HostId) {
+        self.put(test, finding);
+        self.host = host;
+    }
+
+    fn put(&mut self, test: Test, finding: Finding) {
+        let place = test as usize;
+        if let (Some(stamp), Some(version), Some(grounds)) =
+            (self.stamps.get_mut(place), self.versions.get_mut(place), self.grounds.get_mut(place))
+        {
+            (*stamp, *version, *grounds) = (finding.stamp, finding.version, finding.grounds);
         }
+    }
+
+    /// The host that learnt the latest finding.
+    #[must_use]
+    pub const fn host(&self) -> HostId {
+        self.host
+    }
+
+    /// When the latest finding was learnt.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.versions.iter().copied().max().unwrap_or_default()
+    }
+
+    /// Takes over what `other` knows better: of each test the later finding.
+    pub fn merge(&mut self, other: &Self) {
+        if other.version() > self.version() {
+            self.host = other.host;
+        }
+        for test in Test::ALL {
+            let theirs = other.finding(test);
+            if theirs > self.finding(test) {
+                self.put(test, theirs);
+            }
+        }
+    }
+
+    /// The record without what was learnt at `version` or before.
+    #[must_use]
+    pub fn after(&self, version: Version) -> Self {
+        let mut record = *self;
+        if version > Version::NONE {
+            let forgotten = |test: &Test| record.finding(*test).version <= version;
+            let gone: Vec<Test> = Test::ALL.into_iter().filter(forgotten).collect();
+            gone.into_iter().for_each(|test| record.put(test, Finding::default()));
+        }
+        record
+    }
+
+    /// Whether nothing was ever learnt of the client.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.version() == Version::NONE
     }
 
     /// Whether some test, enabled or not, was never passed while it was enabled: such a client is new (spec 1.8).

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::record::Client;
 
-/// Most records that are kept unless told otherwise: some 100 MB.
+/// Most records that are kept unless told otherwise: some 200 MB.
 pub const DEFAULT_CAPACITY: usize = 1_000_000;
 
 /// Records in two generations. A record that is written or asked for is young; when half of the room is young, the old half is given
@@ -61,6 +61,11 @@ impl<T: Copy> Records<T> {
 
     /// Takes out every record that `keep` does not want, and returns whose they were.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(Client, &T) -> bool) -> Vec<Client> {
+        self.retain_mut(|client, record| keep(client, record))
+    }
+
+    /// As [`Records::retain`], for a `keep` that changes what it keeps.
+    pub(super) fn retain_mut(&mut self, mut keep: impl FnMut(Client, &mut T) -> bool) -> Vec<Client> {
         let mut dropped = Vec::new();
         for generation in [&mut self.young, &mut self.old] {
             generation.retain(|&client, record| {

@@ -11,7 +11,7 @@ use super::{
     log::{LimitReached, LogLine, Phase},
     outcome::{DnsblEvidence, Outcome, Reason, TestOutcome, TestResult, Verdict, ZoneHit},
     policy::{Action, Policy},
-    record::{Client, Stamp, Test},
+    record::{Client, Grounds, Stamp, Test},
     reply::{self, RecipientReply, Reply},
     shared::Screen,
 };
@@ -221,7 +221,7 @@ impl Session {
         let scope = footer::Scope {
             client: self.endpoints.client,
             server_name: &self.policy.hostname,
-            unix: turn.now.unix,
+            unix: turn.now.unix(),
             time_zone: turn.screen.time_zone(),
         };
         let (bytes, lines) = reply::encode(text, &self.policy, &scope);
@@ -361,7 +361,7 @@ impl Session {
         Outcome {
             client: self.endpoints.client,
             server: self.endpoints.server,
-            started: self.opened.unix,
+            started: self.opened.unix(),
             duration: now.monotonic.saturating_sub(self.opened.monotonic),
             verdict,
             reason: self.reason,
@@ -405,10 +405,10 @@ impl Session {
         }
     }
 
-    /// Notes that `test` was passed until `stamp`.
-    pub(super) fn pass(&mut self, test: Test, stamp: Stamp, turn: &mut Turn<'_>) {
+    /// Notes that `test` counts as passed until `stamp`, and why.
+    pub(super) fn pass(&mut self, test: Test, stamp: Stamp, grounds: Grounds, turn: &mut Turn<'_>) {
         self.flags.pass.insert(test);
-        turn.screen.set_stamp(self.client, test, stamp);
+        turn.screen.set_stamp(self.client, test, stamp, grounds, turn.now);
     }
 
     /// What is done about a failed test.

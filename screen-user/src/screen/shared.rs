@@ -9,13 +9,14 @@ use serde::Serialize;
 use super::{
     credit::Credits,
     dnsbl::{Tally, judge},
-    event::DnsblAnswer,
+    event::{DnsblAnswer, Now},
     extensions::Extensions,
     log::LogLine,
     policy::Policy,
-    record::{Client, Record, Stamp, Test},
+    record::{Client, Finding, Grounds, Record, Stamp, Test},
     records::{DEFAULT_CAPACITY, Records},
 };
+use crate::share::{Clock, Forgets, HostId, Version};
 
 /// Whether STARTTLS can be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub struct Screen {
     live: HashMap<Client, Live>,
     records: Records<Record>,
     pub(super) credits: Credits,
+    forgets: Forgets,
+    clock: Arc<Clock>,
 }
 
 /// A client while at least one of its sessions is open (spec 0.2, "client info").
@@ -104,6 +107,8 @@ impl Screen {
             live: HashMap::new(),
             records: Records::new(DEFAULT_CAPACITY),
             credits: Credits::new(),
+            forgets: Forgets::default(),
+            clock: Arc::default(),
         }
     }
 
@@ -139,7 +144,7 @@ impl Screen {
     pub fn restore(&mut self, records: impl IntoIterator<Item = (Client, Record)>, now: u64) {
         for (client, record) in records {
             if worth_keeping(&self.policy, &record, now) {
-                self.records.insert(client, record);
+                self.learn(client, &record);
             }
         }
     }
@@ -156,16 +161,58 @@ impl Screen {
         self.records.iter().collect()
     }
 
-    /// Remembers a client as somebody else saw it. Sessions do this by themselves.
-    pub fn remember(&mut self, client: Client, record: Record) {
-        self.records.insert(client, record);
+    /// The clock that gives findings their versions.
+    #[must_use]
+    pub fn clock(&self) -> Arc<Clock> {
+        Arc::clone(&self.clock)
     }
 
-    /// Forgets the records of all clients in `net`, and what credit they have earned or use, and returns whose the records were.
-    /// Running sessions finish as they began.
-    pub fn forget_within(&mut self, net: IpNet) -> Vec<Client> {
+    /// Takes over what somebody else knows better of a client, unless it is to be forgotten. Returns the record as it is then, if that
+    /// changed it. Sessions remember what they learn by themselves.
+    pub fn learn(&mut self, client: Client, record: &Record) -> Option<Record> {
+        let record = record.after(self.forgets.of(client.net()));
+        let known = self.records.get(client);
+        let mut merged = known.unwrap_or_default();
+        merged.merge(&record);
+        (!merged.is_empty() && known != Some(merged)).then(|| {
+            self.records.insert(client, merged);
+            if let Some(live) = self.live.get_mut(&client).and_then(|live| live.record.as_mut()) {
+                live.merge(&merged);
+            }
+            merged
+        })
+    }
+
+    /// Forgets what was learnt of clients in `net` until `version`, and what credit they have earned or use. Returns the records that
+    /// this changed, as they are then. A session that is under way finishes as it began, and what it learns counts.
+    pub fn forget(&mut self, net: IpNet, version: Version) -> Vec<(Client, Record)> {
+        if !self.forgets.add(net, version) {
+            return Vec::new();
+        }
         self.credits.retain(|network, credit| !net.contains(&network.net()) && !net.contains(&credit.earned_by.net()));
-        self.records.retain(|client, _| !net.contains(&client.net()))
+        let mut changed = Vec::new();
+        self.records.retain_mut(|client, record| {
+            if net.contains(&client.net()) {
+                let left = record.after(version);
+                if left != *record {
+                    changed.push((client, left));
+                }
+                *record = left;
+            }
+            !record.is_empty()
+        });
+        changed
+    }
+
+    /// The orders to forget that are remembered.
+    #[must_use]
+    pub const fn forgets(&self) -> &Forgets {
+        &self.forgets
+    }
+
+    /// Drops orders to forget whose time is over, in milliseconds of Unix time, and returns for which networks.
+    pub fn expire_forgets(&mut self, unix_millis: u64) -> Vec<IpNet> {
+        self.forgets.expire(unix_millis)
     }
 
     /// Drops records that can't spare their client a test any more: some enabled test was never passed, or expired longer ago than
@@ -178,22 +225,24 @@ impl Screen {
 
     /// Judges a client by the complete answers of all zones, after its session went by some of them. If that takes away its DNSBL
     /// pass, the record as it is now is returned, to be stored.
-    pub fn correct_dnsbl(&mut self, client: Client, answers: &[DnsblAnswer], now: u64) -> Option<Record> {
+    pub fn correct_dnsbl(&mut self, client: Client, answers: &[DnsblAnswer], now: Now) -> Option<Record> {
         let tally = Tally::of(&self.policy.dnsbl.sites, answers);
         if !judge(&tally, &self.policy.dnsbl).blocked {
             return None;
         }
         self.withdraw_credit(client.address);
+        let version = self.clock.next(now.unix_millis);
+        let withdrawn = Finding { version, stamp: Stamp::DISABLED, grounds: Grounds::LateAnswers };
         if let Some(record) = self.live.get_mut(&client).and_then(|live| live.record.as_mut())
             && record.stamp(Test::Dnsbl).is_pass()
         {
-            record.set(Test::Dnsbl, Stamp::DISABLED);
+            record.set(Test::Dnsbl, withdrawn, HostId::THIS);
         }
         let mut record = self.records.get(client).filter(|record| {
             let stamp = record.stamp(Test::Dnsbl);
-            stamp.is_pass() && stamp.is_valid(now)
+            stamp.is_pass() && stamp.is_valid(now.unix())
         })?;
-        record.set(Test::Dnsbl, Stamp::DISABLED);
+        record.set(Test::Dnsbl, withdrawn, HostId::THIS);
         self.records.insert(client, record);
         Some(record)
     }
@@ -302,9 +351,10 @@ impl Screen {
     }
 
     /// Changes a stamp for all sessions of `client`; nothing is remembered yet.
-    pub(super) fn set_stamp(&mut self, client: Client, test: Test, stamp: Stamp) {
+    pub(super) fn set_stamp(&mut self, client: Client, test: Test, stamp: Stamp, grounds: Grounds, now: Now) {
         if let Some(live) = self.live.get_mut(&client) {
-            live.record.get_or_insert_default().set(test, stamp);
+            let version = self.clock.next(now.unix_millis);
+            live.record.get_or_insert_default().set(test, Finding { version, stamp, grounds }, HostId::THIS);
         }
     }
 
@@ -320,13 +370,18 @@ impl Screen {
 
     /// Remembers what the sessions of `client` know, and returns the record to be stored (spec 6.1).
     pub(super) fn keep(&mut self, client: Client, policy: &Policy) -> Option<Record> {
-        let record = self.live.get_mut(&client)?.record.as_mut()?;
+        let live = self.live.get_mut(&client)?.record.as_mut()?;
+        let mut record = live.after(self.forgets.of(client.net()));
+        // Somebody else may have learnt something meanwhile.
+        record.merge(&self.records.get(client).unwrap_or_default());
         for test in Test::ALL {
-            if !policy.enables(test) && record.stamp(test) == Stamp::NEVER {
-                record.set(test, Stamp::DISABLED);
+            let finding = record.finding(test);
+            if !policy.enables(test) && finding.stamp == Stamp::NEVER {
+                // That is the state before any test, and no finding that could undo one.
+                record.set(test, Finding { stamp: Stamp::DISABLED, ..finding }, record.host());
             }
         }
-        let record = *record;
+        *live = record;
         self.records.insert(client, record);
         Some(record)
     }

@@ -58,7 +58,7 @@ pub(super) fn config(values: &mut Values<'_>, directory: &Path) -> Option<Config
             }),
             timeout: values.duration("proxy_protocol.timeout", INSTANT),
         },
-        cache: Cache { backend, retention: policy.retention },
+        cache: Cache { backend, retention: policy.retention, host: hostname },
         forward,
         kernel,
         state_directory: path(values, "state.directory")?,

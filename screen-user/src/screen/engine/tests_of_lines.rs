@@ -9,7 +9,7 @@ use super::{
 use crate::screen::{
     log::LogLine,
     policy::{Action, ForbiddenCommands},
-    record::{Stamp, Test},
+    record::{Grounds, Stamp, Test},
     reply::{RecipientReply, Reply},
     session::{Session, Turn},
     text::{escape_head, head, is_utf8, printable},
@@ -70,7 +70,7 @@ impl Session {
         self.note_failure(test, evidence, turn);
         self.flags.pass.remove(test);
         self.flags.done.insert(test);
-        turn.screen.set_stamp(self.client, test, Stamp::DISABLED);
+        turn.screen.set_stamp(self.client, test, Stamp::DISABLED, Grounds::Failed, turn.now);
         match self.action(test) {
             Action::Drop => {
                 self.drop_failed(reply, Duration::ZERO, turn);
@@ -82,7 +82,7 @@ impl Session {
             }
             Action::Ignore => {
                 self.ignore_failure(test);
-                self.pass(test, Stamp::until(turn.now.unix, self.policy.ignored_for(test)), turn);
+                self.pass(test, Stamp::until(turn.now.unix(), self.policy.ignored_for(test)), Grounds::Ignored, turn);
             }
         }
         true
@@ -92,7 +92,7 @@ impl Session {
     pub(super) fn pass_deep(&mut self, turn: &mut Turn<'_>) {
         for test in [Test::BareNewline, Test::NonSmtpCommand, Test::Pipelining] {
             if self.flags.todo.has(test) && !self.flags.pass.has(test) && !self.flags.fail.has(test) {
-                self.pass(test, Stamp::until(turn.now.unix, self.policy.ttl(test)), turn);
+                self.pass(test, Stamp::until(turn.now.unix(), self.policy.ttl(test)), Grounds::Taken, turn);
             }
         }
     }

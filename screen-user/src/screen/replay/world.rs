@@ -316,7 +316,7 @@ impl World {
     }
 
     fn now(&self) -> Now {
-        Now { monotonic: self.now, unix: UNIX + self.now.as_secs() }
+        Now { monotonic: self.now, unix_millis: (UNIX + self.now.as_secs()) * 1000 }
     }
 
     fn tell(&mut self, name: &str, event: Event<'_>) {
@@ -465,7 +465,7 @@ impl World {
         }
         let due: Vec<_> = self.late.extract_if(.., |(at, ..)| *at <= now).collect();
         for (_, client, answers) in due {
-            self.screen.correct_dnsbl(client, &answers, UNIX + now.as_secs());
+            self.screen.correct_dnsbl(client, &answers, self.now());
         }
     }
 

@@ -177,7 +177,7 @@ fn a_listed_client_is_blocked_and_ends_the_credit_late_answers_too() {
     assert!(clean(&mut story, "192.0.2.3:1"));
     assert!(!clean(&mut story, "192.0.2.4:1"));
     let late = Client::of(ip("192.0.2.4"), ClientPrefix { ipv4: 32, ipv6: 64 });
-    let now = story.unix();
+    let now = story.clock();
     story.screen.correct_dnsbl(late, &[listed(0, "127.0.0.2", 60)], now);
     assert_eq!(until(&story, "192.0.2.1"), None);
 }
@@ -216,9 +216,9 @@ fn a_denied_client_and_one_at_a_veto_are_not_spared() {
 fn it_ends_with_forget_with_another_setting_and_with_its_time() {
     let mut story = Story::new(every());
     takes_deep_tests(&mut story, CLIENT);
-    story.screen.forget_within("192.0.2.10/32".parse().unwrap());
+    story.forget("192.0.2.10/32".parse().unwrap());
     assert!(until(&story, "192.0.2.1").is_some());
-    story.screen.forget_within("192.0.2.9/32".parse().unwrap());
+    story.forget("192.0.2.9/32".parse().unwrap());
     assert_eq!(until(&story, "192.0.2.1"), None, "its earner is forgotten");
 
     takes_deep_tests(&mut story, CLIENT);
@@ -230,7 +230,7 @@ fn it_ends_with_forget_with_another_setting_and_with_its_time() {
     assert_eq!(story.screen.snapshot().credits, 0);
     story.screen.set_policy(every());
 
-    story.screen.forget_within("192.0.2.9/32".parse().unwrap());
+    story.forget("192.0.2.9/32".parse().unwrap());
     takes_deep_tests(&mut story, CLIENT);
     let end = until(&story, "192.0.2.1").unwrap();
     story.screen.sweep(end);

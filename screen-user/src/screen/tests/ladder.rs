@@ -248,8 +248,9 @@ fn a_client_that_was_turned_away_first_is_still_looked_up() {
     let mut rules = pregreet(Action::Enforce);
     rules.limits.client_connections = 2;
     let mut story = Story::new(rules);
-    let mut known = Record::default();
-    known.set(Test::Pregreet, Stamp(story.unix() + 100));
+    let mut stamps = [Stamp::NEVER; 5];
+    stamps[Test::Pregreet as usize] = Stamp(story.unix() + 100);
+    let known = Record::of_stamps(stamps);
     story.screen.restore(
         [(Client::of("192.0.2.9".parse().unwrap(), ClientPrefix { ipv4: 32, ipv6: 64 }), known)],
         story.unix(),

@@ -7,7 +7,7 @@ fn client(address: &str) -> Client {
 }
 
 fn record(stamps: [u64; 5]) -> Record {
-    Record { stamps: stamps.map(Stamp) }
+    Record::of_stamps(stamps.map(Stamp))
 }
 
 #[test]
@@ -25,7 +25,7 @@ fn a_sweep_keeps_what_can_still_spare_a_test() {
         ("192.0.2.5", [0, now, now, now, now], false),
     ];
     for (address, stamps, _) in rows {
-        story.screen.remember(client(address), record(stamps));
+        story.screen.learn(client(address), &record(stamps));
     }
     let mut dropped = story.screen.sweep(now);
     dropped.sort();
@@ -43,10 +43,10 @@ fn memory_is_bounded_and_keeps_those_that_come_back() {
     let mut story = Story::new(pregreet(Action::Enforce));
     story.screen.set_record_capacity(100);
     let regular = "203.0.113.1:1";
-    story.screen.remember(client("203.0.113.1"), record([UNIX * 2, 1, 1, 1, 1]));
+    story.screen.learn(client("203.0.113.1"), &record([UNIX * 2, 1, 1, 1, 1]));
     for host in 0..10_000_u32 {
         let address = std::net::Ipv4Addr::from(0x0a00_0000 + host).to_string();
-        story.screen.remember(client(&address), record([UNIX * 2, 1, 1, 1, 1]));
+        story.screen.learn(client(&address), &record([UNIX * 2, 1, 1, 1, 1]));
         assert!(story.screen.snapshot().records <= 100);
         if host % 40 == 0 {
             let mut visit = story.connect(regular);
@@ -63,7 +63,7 @@ fn the_capacity_is_kept_to_the_record() {
         story.screen.set_record_capacity(capacity);
         for host in 0..50 {
             let address = format!("192.0.2.{host}");
-            story.screen.remember(client(&address), record([UNIX * 2, 1, 1, 1, 1]));
+            story.screen.learn(client(&address), &record([UNIX * 2, 1, 1, 1, 1]));
             assert!(story.screen.snapshot().records <= capacity, "{host} of {capacity}");
             assert!(story.screen.record(client(&address)).is_some());
         }
@@ -74,10 +74,57 @@ fn the_capacity_is_kept_to_the_record() {
 fn forgetting_a_network() {
     let mut story = Story::new(pregreet(Action::Enforce));
     for address in ["192.0.2.1", "192.0.2.2", "192.0.3.1", "2001:db8::1"] {
-        story.screen.remember(client(address), record([UNIX; 5]));
+        story.screen.learn(client(address), &record([UNIX; 5]));
     }
-    assert_eq!(story.screen.forget_within("192.0.2.0/24".parse().unwrap()).len(), 2);
+    assert_eq!(story.forget("192.0.2.0/24".parse().unwrap()).len(), 2);
     assert_eq!(story.screen.records().len(), 2);
+    // Whoever else still remembers them, tells nobody; what is learnt from now on counts.
+    assert_eq!(story.screen.learn(client("192.0.2.1"), &record([UNIX; 5])), None);
+    let again = learnt(UNIX + DAY, story.screen.clock().next((UNIX + DAY) * 1000));
+    assert_eq!(story.screen.learn(client("192.0.2.1"), &again), Some(again));
+}
+
+fn learnt(until: u64, version: Version) -> Record {
+    let mut record = Record::default();
+    record.set(Test::Pregreet, Finding { version, stamp: Stamp(until), grounds: Grounds::Taken }, HostId::THIS);
+    record
+}
+
+#[test]
+fn a_session_keeps_what_others_have_learnt_meanwhile() {
+    let mut rules = pregreet(Action::Enforce);
+    rules.bare_newline.enabled = true;
+    let mut story = Story::new(rules);
+    let mut visit = story.connect(CLIENT);
+    let mut elsewhere = Record::default();
+    let version = Version::at(UNIX * 1000);
+    let finding = Finding { version, stamp: Stamp(UNIX * 2), grounds: Grounds::Taken };
+    elsewhere.set(Test::BareNewline, finding, HostId::THIS);
+    story.screen.learn(client("192.0.2.9"), &elsewhere).unwrap();
+    story.wait(&mut visit, seconds(6));
+    story.send(&mut visit, "QUIT\r\n");
+    let kept = story.record(CLIENT).unwrap();
+    assert_eq!(kept.finding(Test::BareNewline), finding);
+    assert_eq!(kept.finding(Test::Pregreet).grounds, Grounds::Taken);
+    assert!(kept.finding(Test::Pregreet).version > version);
+}
+
+#[test]
+fn a_session_that_outlasts_an_order_to_forget_keeps_what_it_learns_and_nothing_else() {
+    let mut rules = pregreet(Action::Enforce);
+    rules.bare_newline.enabled = true;
+    let mut story = Story::new(rules);
+    let mut known = Record::default();
+    let finding = Finding { version: Version::at(1), stamp: Stamp(UNIX * 2), grounds: Grounds::Taken };
+    known.set(Test::BareNewline, finding, HostId::THIS);
+    story.screen.learn(client("192.0.2.9"), &known).unwrap();
+    let mut visit = story.connect(CLIENT);
+    story.forget("192.0.2.9/32".parse().unwrap());
+    story.wait(&mut visit, seconds(6));
+    assert!(visit.forwards(), "it goes by what it began with");
+    story.tell(&mut visit, ACCEPTED);
+    assert_eq!(story.stamp(CLIENT, Test::BareNewline), Stamp::NEVER);
+    assert!(story.stamp(CLIENT, Test::Pregreet).is_pass());
 }
 
 #[test]
@@ -101,7 +148,7 @@ fn only_what_has_expired_is_repeated() {
     rules.pregreet.action = Action::Enforce;
     let mut story = Story::new(rules);
     let now = story.unix();
-    story.screen.remember(client("192.0.2.9"), record([now - 10, 1, now + 10, now + 10, now + 10]));
+    story.screen.learn(client("192.0.2.9"), &record([now - 10, 1, now + 10, now + 10, now + 10]));
     let mut visit = story.connect(CLIENT);
     story.wait(&mut visit, seconds(6));
     assert!(visit.log_text().ends_with("PASS OLD CLIENT"));
@@ -131,15 +178,15 @@ fn late_answers_take_a_pass_back() {
     story.wait(&mut visit, seconds(6));
     assert!(visit.forwards());
     story.tell(&mut visit, ACCEPTED);
-    let unix = story.unix();
+    let now = story.clock();
     // Good news change nothing, bad news do, once.
     let me = client("192.0.2.9");
-    assert_eq!(story.screen.correct_dnsbl(me, &[fast.clone(), not_listed(1, 500)], unix), None);
+    assert_eq!(story.screen.correct_dnsbl(me, &[fast.clone(), not_listed(1, 500)], now), None);
     let answers = [fast, listed(1, "127.0.0.2", 500)];
-    let corrected = story.screen.correct_dnsbl(me, &answers, unix).unwrap();
+    let corrected = story.screen.correct_dnsbl(me, &answers, now).unwrap();
     assert_eq!(corrected.stamp(Test::Dnsbl), Stamp::DISABLED);
     assert_eq!(story.record(CLIENT), Some(corrected));
-    assert_eq!(story.screen.correct_dnsbl(me, &answers, unix), None);
+    assert_eq!(story.screen.correct_dnsbl(me, &answers, now), None);
     assert!(story.connect(CLIENT).effects().contains(&Effect::LookUp));
 }
 

@@ -19,9 +19,12 @@ use super::{
     policy::{
         Action, DeepTest, Dnsbl, ForbiddenCommands, Limits, Policy, PoolCredit, Pregreet, Smtp, StressTime, TlsLevel,
     },
-    record::{Client, Record, Stamp, Test},
+    record::{Client, Finding, Grounds, Record, Stamp, Test},
 };
-use crate::config::{AddressList, ClientPrefix, LogStyle};
+use crate::{
+    config::{AddressList, ClientPrefix, LogStyle},
+    share::{HostId, Version},
+};
 
 pub(super) const DAY: u64 = 86400;
 pub(super) const UNIX: u64 = 1_700_000_000;
@@ -152,11 +155,16 @@ impl Story {
     }
 
     fn clock(&self) -> Now {
-        Now { monotonic: self.now, unix: UNIX + self.now.as_secs() }
+        Now { monotonic: self.now, unix_millis: (UNIX + self.now.as_secs()) * 1000 }
+    }
+
+    fn forget(&mut self, net: ipnet::IpNet) -> Vec<(Client, Record)> {
+        let version = self.screen.clock().next(self.clock().unix_millis);
+        self.screen.forget(net, version)
     }
 
     pub(super) fn unix(&self) -> u64 {
-        self.clock().unix
+        self.clock().unix()
     }
 
     pub(super) fn open(&mut self, client: &str, server: &str, standing: Standing) -> Visit {
