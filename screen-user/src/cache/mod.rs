@@ -77,11 +77,12 @@ impl Store {
 
     /// [`Store::open`] at another time, in Unix seconds, and with another rhythm.
     fn open_at(config: &Cache, disk: Box<dyn Disk>, hosts: Arc<Hosts>, now: u64, rhythm: Rhythm) -> Opened {
-        match config.backend {
+        match &config.backend {
             CacheBackend::Memory => {
                 Opened { store: Self { writer: None }, records: Vec::new(), entries: Vec::new(), complaint: None }
             }
-            CacheBackend::Embedded => {
+            // What an operator decides while Redis is away must outlive a restart.
+            CacheBackend::Embedded | CacheBackend::Redis(_) => {
                 let file = CacheFile::on(disk, hosts);
                 let oldest = now.saturating_sub(config.retention.as_secs());
                 let loaded = file.open(oldest);

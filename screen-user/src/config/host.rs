@@ -7,6 +7,9 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+/// The variable that says where systemd puts credentials.
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
 /// Where a configuration finds what it names.
 ///
 /// Of the host itself everything that was asked is remembered, so that a process that may not open files can read the same
@@ -60,6 +63,30 @@ impl Host {
         }
         let contents = fs::read(path)?;
         facts.files.insert(path.to_owned(), contents.clone());
+        Ok(contents)
+    }
+
+    /// The contents of a credential that the service manager has handed over.
+    ///
+    /// # Errors
+    /// There is none of this name, or it can't be read.
+    pub(super) fn credential(&self, name: &str) -> io::Result<Vec<u8>> {
+        let remembered_as = PathBuf::from(format!("credential:{name}"));
+        let known = self.facts.lock().unwrap_or_else(PoisonError::into_inner).files.get(&remembered_as).cloned();
+        if let (Some(known), false) = (&known, self.live) {
+            return Ok(known.clone());
+        }
+        let directory = std::env::var_os(CREDENTIALS).ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("the service manager has handed over none ({CREDENTIALS} is not set)"),
+            )
+        })?;
+        if name.is_empty() || name.contains('/') {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "that is no name of a credential"));
+        }
+        let contents = fs::read(PathBuf::from(directory).join(name))?;
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner).files.insert(remembered_as, contents.clone());
         Ok(contents)
     }
 

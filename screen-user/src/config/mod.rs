@@ -13,6 +13,7 @@ pub mod import_postfix;
 mod keys;
 mod load;
 mod problem;
+mod redis;
 mod reference;
 mod values;
 
@@ -39,6 +40,7 @@ pub use duration::{DurationError, format_duration, parse_duration};
 pub use host::{Facts, Host};
 pub use load::{Loaded, load, load_text};
 pub use problem::{Place, Problem, Problems};
+pub use redis::{HostPort, Redis, RedisServers, RedisTls, Secret};
 pub use reference::{markdown, reference};
 
 /// A complete, checked configuration.
@@ -151,6 +153,8 @@ pub enum CacheBackend {
     Memory,
     /// A file under the state directory.
     Embedded,
+    /// Redis, for all hosts that share it.
+    Redis(Box<Redis>),
 }
 
 /// How clients that passed reach the mail server.

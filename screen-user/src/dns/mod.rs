@@ -7,12 +7,13 @@
 //! A zone can't hurt: error codes are failures, never listings ([`Failure::ErrorCode`]), and a zone that lists the address which no
 //! list may hold is not asked until it has recovered (RFC 5782 section 5).
 //!
-//! [`spf`] asks the same recursors for what domains publish.
+//! [`Names`] finds the addresses of hosts, and [`spf`] asks the same recursors for what domains publish.
 //!
 //! hickory's own debug events carry query names, and so the names of secret zones: see [`SECRET_TARGETS`].
 
 mod health;
 mod lookup;
+mod names;
 mod query;
 mod report;
 pub mod spf;
@@ -30,6 +31,7 @@ use tokio::sync::mpsc;
 use self::{lookup::Desk, query::Resolver, zone::Zone};
 pub use self::{
     lookup::Subscription,
+    names::{NameError, Names},
     report::{Failure, LateResult, REPORT_INTERVAL, Report},
     stats::{Latency, ZoneStats},
     zone::ZoneName,

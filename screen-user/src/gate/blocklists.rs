@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Gate, from_now, unix_now};
+use super::{Gate, from_now, shared_lists::removed_key, unix_now};
 use crate::{
     access::blocklist::Addresses,
     config::{Backend, Config},
@@ -19,6 +19,7 @@ use crate::{
         exit::{Failure, chain},
         request::Import,
     },
+    share::{HostId, Key, Version},
 };
 
 /// The most lists.
@@ -31,26 +32,37 @@ const STORE_PREFIX: &str = "list ";
 /// The lists, by name.
 #[derive(Debug, Default)]
 pub(super) struct Imported {
-    lists: BTreeMap<String, List>,
+    pub(super) lists: BTreeMap<String, List>,
+    /// Lists that were removed, and when, so that nobody brings them back who has not heard of it.
+    pub(super) removed: BTreeMap<String, Version>,
     /// Held by the one who changes lists, until the kernel agrees: sessions ask the lists meanwhile.
     turn: Arc<Mutex<()>>,
 }
 
 #[derive(Debug, Clone)]
-struct List {
+pub(super) struct List {
     id: ListId,
-    addresses: Arc<Addresses>,
+    pub(super) addresses: Arc<Addresses>,
     networks: usize,
-    about: About,
+    pub(super) about: About,
 }
 
 /// What the store keeps of a list before its addresses.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct About {
+pub(super) struct About {
     /// Unix seconds; without it, until it is removed.
-    until: Option<u64>,
+    pub(super) until: Option<u64>,
     /// When it was imported, Unix seconds.
     imported: u64,
+    /// Which of two lists of a name is the later one.
+    #[serde(default)]
+    pub(super) version: Version,
+    /// Where it was imported; empty if nobody knows.
+    #[serde(default)]
+    pub(super) host: String,
+    /// It was imported whatever it denies.
+    #[serde(default)]
+    pub(super) forced: bool,
 }
 
 impl List {
@@ -115,31 +127,72 @@ impl Gate {
             return Ok(json!([format!("{said}; nothing was changed")]));
         }
         let now = unix_now();
-        let about = About { until: import.seconds.map(|seconds| now.saturating_add(seconds)), imported: now };
+        let about = About {
+            until: import.seconds.map(|seconds| now.saturating_add(seconds)),
+            imported: now,
+            version: self.next_version(),
+            host: self.hosts.name(HostId::THIS).to_string(),
+            forced: import.force,
+        };
         let list = List { id, networks: networks.len(), addresses: Arc::new(addresses), about };
-        self.feed_reply_text(id, name);
+        self.put_list(name, list, networks)?;
+        self.tell(Key::List(name.into()));
+        self.log.info(said.as_str());
+        Ok(json!([said]))
+    }
+
+    /// Puts a list in the place of the one of this name, everywhere.
+    fn put_list(&self, name: &str, list: List, networks: impl IntoIterator<Item = IpNet>) -> Result<(), Failure> {
+        self.feed_reply_text(list.id, name);
         if let Some(kernel) = &self.kernel {
-            let expires = Expiry::after_or_never(import.seconds.map(std::time::Duration::from_secs));
+            let expires = Expiry::after_or_never(list.about.until.map(from_now));
             kernel
-                .replace_denied(id, networks.into_iter().map(|net| (net, expires)))
+                .replace_denied(list.id, networks.into_iter().map(|net| (net, expires)))
                 .map_err(|error| Failure::unavailable(format!("{name}: not imported: {}", chain(&error))))?;
         }
         self.keep_list(name, &list);
-        self.imported.write().unwrap_or_else(PoisonError::into_inner).lists.insert(name.to_owned(), list);
-        self.log.info(said.as_str());
-        Ok(json!([said]))
+        self.store.drop_entry(&removed_key(name));
+        let mut imported = self.imported.write().unwrap_or_else(PoisonError::into_inner);
+        imported.removed.remove(name);
+        imported.lists.insert(name.to_owned(), list);
+        Ok(())
+    }
+
+    /// Puts a list of another host in the place of an earlier one. The caller holds the turn.
+    ///
+    /// # Errors
+    /// It would do harm here, or there is no room for it.
+    pub(super) fn take_list(&self, name: &str, addresses: Addresses, about: About) -> Result<(), Failure> {
+        check_name(name)?;
+        if !about.forced {
+            refuse_the_harmful(&self.config.load(), name, &addresses)?;
+        }
+        let id = self.imported.read().unwrap_or_else(PoisonError::into_inner).id_for(name)?;
+        let networks: Vec<IpNet> = addresses.networks().collect();
+        let list = List { id, networks: networks.len(), addresses: Arc::new(addresses), about };
+        self.put_list(name, list, networks)
     }
 
     /// Removes a list.
     pub(super) fn remove_list(&self, name: &str) -> Result<Value, Failure> {
         let turn = self.turn();
         let _turn = hold(&turn);
+        let removed = self.drop_list(name, self.next_version()).ok_or_else(|| no_list(name))?;
+        self.tell(Key::List(name.into()));
+        Ok(json!([format!("{name}: {removed} networks removed")]))
+    }
+
+    /// Removes a list that was removed at `version`, and returns how many networks it had. The caller holds the turn.
+    pub(super) fn drop_list(&self, name: &str, version: Version) -> Option<usize> {
         let list = {
-            let mut lists = self.imported.write().unwrap_or_else(PoisonError::into_inner);
-            lists.lists.remove(name).ok_or_else(|| no_list(name))?
+            let mut imported = self.imported.write().unwrap_or_else(PoisonError::into_inner);
+            imported.note_removed(name, version);
+            imported.lists.remove(name)
         };
+        self.keep_removed(name, version);
+        let list = list?;
         self.let_go(name, &list);
-        Ok(json!([format!("{name}: {} networks removed", list.networks)]))
+        Some(list.networks)
     }
 
     /// Every list, without its addresses.
@@ -168,6 +221,9 @@ impl Gate {
 
     /// Takes up what the store kept, if it is a list; returns whether it was.
     pub(super) fn restore_list(&self, key: &str, kept: &[u8]) -> bool {
+        if self.restore_removed(key, kept) {
+            return true;
+        }
         let Some(name) = key.strip_prefix(STORE_PREFIX) else { return false };
         let Some((about, addresses)) = unpack(kept) else {
             self.log.warn(format!("the imported list {name} is not readable and is left out: import it again"));
@@ -219,17 +275,13 @@ impl Gate {
         }
     }
 
-    fn turn(&self) -> Arc<Mutex<()>> {
+    pub(super) fn turn(&self) -> Arc<Mutex<()>> {
         Arc::clone(&self.imported.read().unwrap_or_else(PoisonError::into_inner).turn)
     }
 
     fn keep_list(&self, name: &str, list: &List) {
-        match serde_json::to_vec(&list.about) {
-            Ok(mut kept) => {
-                kept.push(b'\n');
-                kept.extend(list.addresses.to_bytes());
-                self.store.keep_entry(&format!("{STORE_PREFIX}{name}"), kept);
-            }
+        match pack(list) {
+            Ok(kept) => self.store.keep_entry(&format!("{STORE_PREFIX}{name}"), kept),
             Err(error) => self.log.warn(format!("{name}: this list ends with the gate: {error}")),
         }
     }
@@ -242,11 +294,20 @@ impl Gate {
     }
 }
 
-fn hold(turn: &Mutex<()>) -> MutexGuard<'_, ()> {
+pub(super) fn hold(turn: &Mutex<()>) -> MutexGuard<'_, ()> {
     turn.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn unpack(kept: &[u8]) -> Option<(About, Addresses)> {
+/// A list as bytes: what is known of it as a line of JSON, then its addresses.
+pub(super) fn pack(list: &List) -> serde_json::Result<Vec<u8>> {
+    let mut packed = serde_json::to_vec(&list.about)?;
+    packed.push(b'\n');
+    packed.extend(list.addresses.to_bytes());
+    Ok(packed)
+}
+
+/// What [`pack`] made.
+pub(super) fn unpack(kept: &[u8]) -> Option<(About, Addresses)> {
     let end = kept.iter().position(|byte| *byte == b'\n')?;
     let (about, addresses) = kept.split_at_checked(end)?;
     Some((serde_json::from_slice(about).ok()?, Addresses::from_bytes(addresses.get(1..)?)?))
@@ -323,15 +384,17 @@ mod tests {
 
     #[test]
     fn what_the_store_keeps_is_read_again_and_nothing_else() {
-        let about = About { until: Some(7), imported: 3 };
+        let about = About { until: Some(7), imported: 3, version: Version(5), host: "mx1".to_owned(), forced: false };
         let addresses: Addresses = ["192.0.2.0/24".parse::<IpNet>().unwrap()].into_iter().collect();
         let mut kept = serde_json::to_vec(&about).unwrap();
         kept.push(b'\n');
         kept.extend(addresses.to_bytes());
         let (read, same) = unpack(&kept).unwrap();
-        assert_eq!((read.until, read.imported, same), (Some(7), 3, addresses));
+        assert_eq!((read.until, read.imported, read.version, same), (Some(7), 3, Version(5), addresses.clone()));
         for end in 0..kept.len() {
             assert!(unpack(&kept[..end]).is_none(), "{end}");
         }
+        let former = [&b"{\"until\":7,\"imported\":3}\n"[..], &addresses.to_bytes()].concat();
+        assert_eq!(unpack(&former).unwrap().0.version, Version::NONE);
     }
 }

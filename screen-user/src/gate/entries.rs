@@ -8,7 +8,7 @@ use super::{Gate, unix_now};
 use crate::{
     access::runtime::{Entry, Inserted, Kind, Origin, Roll},
     screen::record::Client,
-    share::{HostId, Version},
+    share::{HostId, Key, Version},
 };
 
 impl Gate {
@@ -17,7 +17,7 @@ impl Gate {
         let now = unix_now();
         let mut lists = self.lists.write().unwrap_or_else(PoisonError::into_inner);
         for (key, json) in entries {
-            if self.restore_list(&key, &json) {
+            if self.restore_list(&key, &json) || self.restore_forget(&key, &json) {
                 continue;
             }
             match serde_json::from_slice::<Entry>(&json) {
@@ -39,8 +39,17 @@ impl Gate {
         }
     }
 
-    /// Adds or replaces an entry, here, in the store and in the kernel. Returns whether there was room for it.
+    /// Adds or replaces an entry, and tells other hosts. Returns whether there was room for it.
     pub(super) fn enter(&self, entry: &Entry) -> bool {
+        let taken = self.take_up(entry);
+        if taken {
+            self.tell(Key::Entry(entry.roll(), entry.net));
+        }
+        taken
+    }
+
+    /// Adds or replaces an entry, here, in the store and in the kernel. Returns whether it is there now.
+    pub(super) fn take_up(&self, entry: &Entry) -> bool {
         let Inserted { taken, evicted } =
             self.lists.write().unwrap_or_else(PoisonError::into_inner).insert(entry.clone());
         evicted.iter().for_each(|gone| self.drop_entry(gone));
@@ -94,6 +103,7 @@ impl Gate {
     pub(super) fn forget(&self, net: IpNet, version: Version) -> (usize, usize) {
         // First of all the order itself: what others still say of these clients is forgotten as well.
         let changed = self.screen().forget(net, version);
+        self.keep_forget(net, version);
         let entries = self.lists.write().unwrap_or_else(PoisonError::into_inner).forget(net, version);
         entries.iter().for_each(|entry| self.drop_entry(entry));
         for (client, left) in &changed {

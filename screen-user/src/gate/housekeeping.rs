@@ -53,6 +53,7 @@ impl Gate {
             if count.is_multiple_of(RECORD_SWEEP_TICKS) {
                 let dropped = self.screen().sweep(unix_now());
                 dropped.iter().for_each(|&client| self.store.forget(client));
+                self.expire_forgets();
             }
         }
     }

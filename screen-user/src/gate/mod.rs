@@ -8,6 +8,8 @@ mod housekeeping;
 mod left_out;
 mod reload;
 mod run;
+mod shared_lists;
+mod sharing;
 mod spf;
 mod survey;
 mod view;
@@ -16,7 +18,7 @@ mod zones;
 use std::{
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -43,7 +45,7 @@ use crate::{
         outcome::Outcome,
         record::{Client, Record},
     },
-    share::{Clock, Hosts, Version},
+    share::{Clock, Hosts, Key, Link, Version, redis::RedisRegisters},
 };
 
 pub use run::screen;
@@ -66,6 +68,9 @@ pub struct Gate {
     dnsbl: ArcSwapOption<Dnsbl>,
     tls: ArcSwapOption<TlsServer>,
     store: Store,
+    /// To other edge hosts, once it is begun.
+    link: OnceLock<Link<RedisRegisters, Self>>,
+    sharing_stops: watch::Sender<bool>,
     clock: Arc<Clock>,
     hosts: Arc<Hosts>,
     kernel: Option<Kernel>,
@@ -274,8 +279,13 @@ impl Gate {
         &self.traffic
     }
 
-    /// Keeps a client's record and, if it makes the client known good, tells the kernel.
+    /// Keeps what was learnt of a client and, if that makes it known good, tells the kernel; and other hosts.
     pub fn remember(&self, client: Client, record: Record) {
+        self.keep_record(client, record);
+        self.tell(Key::Record(client));
+    }
+
+    fn keep_record(&self, client: Client, record: Record) {
         self.store.remember(client, record);
         self.feed_record(client, &record);
     }

@@ -8,7 +8,7 @@ use std::{
     },
     path::PathBuf,
     sync::{
-        Arc, Mutex, RwLock,
+        Arc, Mutex, OnceLock, RwLock,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -129,6 +129,8 @@ async fn serve(
     });
     tokio::spawn(Arc::clone(&gate).keep_house());
     tokio::spawn(Arc::clone(&gate).log_kernel_events());
+    let config = gate.config.load_full();
+    gate.begin_sharing(&config.cache, &config.resolver);
     // The first clients are to be promised what the mail servers keep; those that do not answer at once are not waited for.
     let surveying = gate.config.load_full();
     let _ = tokio::time::timeout(SURVEY_LIMIT, gate.survey_once(&surveying)).await;
@@ -166,6 +168,8 @@ fn start(work: Work) -> Result<Arc<Gate>, Failure> {
         domains: Mutex::new(Domains::default()),
         tls: ArcSwapOption::from(tls),
         store: opened.store,
+        link: OnceLock::new(),
+        sharing_stops: watch::Sender::new(false),
         clock: screen.clock(),
         screen: Mutex::new(screen),
         hosts,
@@ -267,13 +271,16 @@ impl Gate {
         match why {
             Why::Stopped => {
                 self.drain(&mut orders).await;
+                self.end_sharing().await;
                 self.store.flush();
             }
             Why::Orphaned => {
+                self.end_sharing().await;
                 self.store.close();
                 tokio::time::timeout(DRAIN_LIMIT, drained(&self.counts)).await.unwrap_or_default();
             }
             Why::Retired => {
+                self.end_sharing().await;
                 self.store.close();
                 let keeper = self.keeper.clone();
                 // It only fails where the runtime ends.
@@ -360,5 +367,6 @@ pub(super) fn backend_name(backend: &CacheBackend) -> &'static str {
     match backend {
         CacheBackend::Memory => "memory",
         CacheBackend::Embedded => "embedded",
+        CacheBackend::Redis(_) => "redis",
     }
 }

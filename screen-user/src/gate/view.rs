@@ -26,7 +26,7 @@ use crate::{
         outcome::{Reason, Verdict},
         record::{Client, Record, Test},
     },
-    share::HostId,
+    share::{HostId, Key},
 };
 
 /// Sessions of one client that `explain` shows.
@@ -142,7 +142,9 @@ impl Gate {
     }
 
     fn forgotten(&self, net: IpNet) -> Value {
+        let net = net.trunc();
         let (entries, records) = self.forget(net, self.next_version());
+        self.tell(Key::Forget(net));
         json!([format!("{net}: {entries} entries and {records} records forgotten")])
     }
 
@@ -301,7 +303,7 @@ impl Gate {
                 "imported": self.blocklists(),
                 "spf": self.spf_status(),
             },
-            "cache": { "backend": backend_name(&config.cache.backend), "store": self.store.status() },
+            "cache": { "backend": backend_name(&config.cache.backend), "store": self.store.status(), "redis": self.link_status() },
             "kernel": match &self.kernel {
                 Some(kernel) => kernel_status(kernel, self.keeper.describe()),
                 None => json!({ "running": false, "mode": "user space only" }),

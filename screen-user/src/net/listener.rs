@@ -99,8 +99,18 @@ fn welcome(gate: &Arc<Gate>, stream: TcpStream, peer: SocketAddr) {
         tokio::spawn(async move { welcome_behind_proxy(gate, stream, native).await });
         return;
     }
-    let mut driver = Driver::open(Arc::clone(&gate), stream, native, syn);
     let counted = gate.count_connection();
+    if gate.may_recall(native.client.ip()) {
+        tokio::spawn(async move {
+            gate.recall(native.client.ip()).await;
+            let mut driver = Driver::open(Arc::clone(&gate), stream, native, syn);
+            driver.screen().await;
+            driver.finish().await;
+            drop(counted);
+        });
+        return;
+    }
+    let mut driver = Driver::open(Arc::clone(&gate), stream, native, syn);
     tokio::spawn(async move {
         driver.screen().await;
         driver.finish().await;
@@ -113,6 +123,9 @@ async fn welcome_behind_proxy(gate: Arc<Gate>, mut stream: TcpStream, native: En
     // Boxed, as its buffer would otherwise be part of the session's task.
     match Box::pin(proxied_endpoints(&gate, &mut stream, native)).await {
         Ok(endpoints) => {
+            if gate.may_recall(endpoints.client.ip()) {
+                gate.recall(endpoints.client.ip()).await;
+            }
             let mut driver = Driver::open(Arc::clone(&gate), stream, endpoints, None);
             driver.screen().await;
             driver.finish().await;

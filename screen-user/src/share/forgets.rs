@@ -10,7 +10,7 @@ use super::Version;
 const MOST: usize = 10_000;
 
 /// How long an order is remembered, in milliseconds: longer than anything lasts that it could be about.
-const LIFE_MILLIS: u64 = 90 * 24 * 3600 * 1000;
+pub(super) const LIFE_MILLIS: u64 = 90 * 24 * 3600 * 1000;
 
 /// The orders to forget, one a network.
 #[derive(Debug, Default)]

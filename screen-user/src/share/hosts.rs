@@ -9,7 +9,7 @@ use std::{
 const MOST: usize = 4096;
 
 /// Longest name, in bytes; more is cut off.
-const LONGEST_NAME: usize = 64;
+pub(super) const LONGEST_NAME: usize = 64;
 
 /// A host, as records name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

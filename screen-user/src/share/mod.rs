@@ -5,11 +5,28 @@
 //! hosts hear of each other: those that have heard the same know the same.
 
 mod forgets;
+pub mod form;
 mod hosts;
+mod item;
+mod key;
+mod lane;
+mod latency;
+mod link;
+mod reader;
+pub mod redis;
+mod registers;
+#[cfg(test)]
+mod simulation;
 mod version;
+mod writer;
 
 pub use self::{
     forgets::Forgets,
     hosts::{HostId, Hosts},
+    item::{Cell, Item, ItemError},
+    key::{Key, KeyError, SHARDS, Shard},
+    latency::{Latency, Summary},
+    link::{Link, LinkStatus, LookUpStatus},
+    registers::{Announced, Fault, Knowledge, Learnt, News, Page, Place, Places, Registers},
     version::{Clock, Version},
 };

@@ -1,5 +1,6 @@
 //! The values put together, and checked for how they fit.
 
+mod cache;
 mod forward;
 mod kernel;
 mod lists;
@@ -14,7 +15,7 @@ use std::{
 };
 
 use super::{
-    Cache, CacheBackend, Config, Layout, Log, LogTarget, ProxyProtocol, Resolver,
+    Config, Layout, Log, LogTarget, ProxyProtocol, Resolver,
     document::Value,
     values::{Fault, Values, mismatch},
 };
@@ -39,12 +40,13 @@ pub(super) fn config(values: &mut Values<'_>, directory: &Path) -> Option<Config
     let layout = values.word("layout", &[("in-place", Layout::InPlace), ("front", Layout::Front)], Layout::InPlace);
     let ports = ports(values);
     let access = lists::access(values, directory);
-    let (mut policy, memory_only) = policy::policy(values, &hostname);
+    let backend = cache::backend(values);
+    let mut policy = policy::policy(values, &hostname, backend != cache::Backend::None);
     let kernel = kernel::kernel(values, layout);
     let forward = forward::forward(values, layout, kernel.enabled);
     postfix::come_back(values, &forward, &mut policy);
     let tls = tls::tls(values, policy.tls);
-    let backend = if memory_only { CacheBackend::Memory } else { CacheBackend::Embedded };
+    let cache = cache::cache(values, backend, &hostname);
     Some(Config {
         access,
         spf: lists::spf(values),
@@ -58,7 +60,7 @@ pub(super) fn config(values: &mut Values<'_>, directory: &Path) -> Option<Config
             }),
             timeout: values.duration("proxy_protocol.timeout", INSTANT),
         },
-        cache: Cache { backend, retention: policy.retention, host: hostname },
+        cache,
         forward,
         kernel,
         state_directory: path(values, "state.directory")?,

@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-use super::{INSTANT, SECOND, lists, unavailable};
+use super::{INSTANT, SECOND, lists};
 
 /// The shortest line limit: `STARTTLS` and its end must fit, with some room.
 const LEAST_LINE: usize = 12;
@@ -30,16 +30,15 @@ const MOST_LINE: usize = 65_536;
 /// Most characters of a text in a greeting: with code and end a reply line may have 512 (RFC 5321 section 4.5.3.1.5).
 const BANNER_LENGTH: usize = 500;
 
-/// The settings of the protocol core, and whether results stay in memory only.
-pub(super) fn policy(values: &mut Values<'_>, hostname: &str) -> (Policy, bool) {
-    let (remember, memory_only) = backend(values);
+/// The settings of the protocol core; `remember`: whether results are remembered at all.
+pub(super) fn policy(values: &mut Values<'_>, hostname: &str, remember: bool) -> Policy {
     let levels = [("none", TlsLevel::None), ("may", TlsLevel::May), ("encrypt", TlsLevel::Encrypt)];
     let styles = [("respectful", LogStyle::Respectful), ("classic", LogStyle::Classic)];
     let client_prefix = ClientPrefix {
         ipv4: values.number("limits.client_prefix.ipv4", 0..=32),
         ipv6: values.number("limits.client_prefix.ipv6", 0..=128),
     };
-    let policy = Policy {
+    Policy {
         banner: banner(values, "smtp.banner", hostname, false),
         denylist_action: values.action("access.denylist_action"),
         allowlist_addresses: lists::addresses(values, "access.allowlist_addresses"),
@@ -77,27 +76,7 @@ pub(super) fn policy(values: &mut Values<'_>, hostname: &str) -> (Policy, bool) 
             ipv6: pool_credit(values, "ipv6", 32..=128, client_prefix.ipv6),
         },
         hostname: hostname.to_owned(),
-    };
-    (policy, memory_only)
-}
-
-/// Whether results are remembered at all, and whether in memory only.
-fn backend(values: &mut Values<'_>) -> (bool, bool) {
-    for key in ["cache.redis.urls", "cache.redis.prefix"] {
-        if values.is_given(key) {
-            values.fault(key, unavailable("Redis"));
-        }
     }
-    let words = [
-        ("embedded", Some((true, false))),
-        ("memory", Some((true, true))),
-        ("none", Some((false, true))),
-        ("redis", None),
-    ];
-    values.word("cache.backend", &words, Some((true, false))).unwrap_or_else(|| {
-        values.fault("cache.backend", unavailable("\"redis\"").hint("use \"embedded\" or \"memory\""));
-        (true, true)
-    })
 }
 
 /// Where the key is not given there is no credit in its family. A pool is no narrower than a client.

@@ -1,0 +1,195 @@
+//! What this gate tells other edge hosts and hears of them (`cache.backend = "redis"`).
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, PoisonError},
+};
+
+use ipnet::IpNet;
+
+use super::{Gate, unix_millis, unix_now};
+use crate::{
+    access::runtime::Roll,
+    config::{Cache, CacheBackend, Resolver},
+    dns::Names,
+    screen::record::{Client, Test},
+    share::{
+        Item, Key, Knowledge, Learnt, Link, LinkStatus, Version, form,
+        redis::{RedisRegisters, Servers},
+    },
+};
+
+/// How orders to forget are called in the store, before their network.
+const STORED_FORGET: &str = "forget ";
+
+impl Gate {
+    /// Begins to tell and to hear, where the configuration says so. Must be called in a tokio runtime.
+    pub(super) fn begin_sharing(self: &Arc<Self>, cache: &Cache, resolver: &Resolver) {
+        let CacheBackend::Redis(redis) = &cache.backend else { return };
+        let names = Names::new(&redis.hosts_file, resolver);
+        let servers = Arc::new(Servers::new((**redis).clone(), names));
+        let lanes = RedisRegisters::lanes(redis, &servers);
+        let link = Link::start(lanes, Arc::clone(self), &cache.host, &self.sharing_stops);
+        // It is begun once, by the one who starts the gate.
+        let _ = self.link.set(link);
+    }
+
+    /// Tells what waits, and then nothing any more.
+    pub(super) async fn end_sharing(&self) {
+        if let Some(link) = self.link.get() {
+            link.flush().await;
+        }
+        self.sharing_stops.send_replace(true);
+    }
+
+    /// How the link to other hosts does; `None` if there is none.
+    pub(super) fn link_status(&self) -> Option<LinkStatus> {
+        self.link.get().map(Link::status)
+    }
+
+    /// The link, once other hosts are to hear of something.
+    pub(super) fn tell(&self, key: Key) {
+        if let Some(link) = self.link.get() {
+            link.note(key);
+        }
+    }
+
+    /// Whether other hosts may know more of this client than this one.
+    pub fn may_recall(&self, client: IpAddr) -> bool {
+        self.link.get().is_some() && {
+            let client = Client::of(client, self.config.load().policy.limits.client_prefix);
+            self.screen().record(client).is_none()
+        }
+    }
+
+    /// Asks what other hosts know of a client, for no longer than `cache.redis.lookup_timeout`.
+    pub async fn recall(&self, client: IpAddr) {
+        let config = self.config.load_full();
+        let (Some(link), CacheBackend::Redis(redis)) = (self.link.get(), &config.cache.backend) else { return };
+        let key = Key::Record(Client::of(client, config.policy.limits.client_prefix));
+        if let Some(item) = link.look_up(&key, redis.lookup_timeout).await {
+            self.learn_one(&key, &item);
+        }
+    }
+
+    /// Takes over what an item knows better. Returns whether this host knows something better.
+    fn learn_one(&self, key: &Key, item: &Item) -> bool {
+        self.clock.hear(item.version(), unix_millis());
+        if item.is_over(unix_now()) {
+            return false;
+        }
+        match key {
+            Key::Record(client) => self.learn_record(*client, item),
+            Key::Entry(roll, net) => self.learn_entry(*roll, *net, item),
+            Key::Forget(net) => self.learn_forget(*net, item.version()),
+            Key::List(name) => self.learn_list(name, item),
+        }
+    }
+
+    fn learn_record(&self, client: Client, item: &Item) -> bool {
+        let theirs = form::to_record(item, &self.hosts);
+        let (changed, ours) = {
+            let mut screen = self.screen();
+            (screen.learn(client, &theirs), screen.record(client))
+        };
+        if let Some(record) = changed {
+            self.keep_record(client, record);
+        }
+        let better = |test: &Test| ours.is_some_and(|ours| ours.finding(*test).version > theirs.finding(*test).version);
+        Test::ALL.iter().any(better)
+    }
+
+    fn learn_entry(&self, roll: Roll, net: IpNet, item: &Item) -> bool {
+        let Some(entry) = form::to_entry(item).filter(|entry| (entry.roll(), entry.net) == (roll, net)) else {
+            self.log.warn(format!("{net}: an entry of another host is not readable and is left out"));
+            return false;
+        };
+        if self.screen().forgets().of(net) >= entry.version {
+            return false;
+        }
+        let version = entry.version;
+        if self.take_up(&entry) {
+            return false;
+        }
+        let lists = self.lists.read().unwrap_or_else(PoisonError::into_inner);
+        lists.get(roll, net).is_some_and(|ours| ours.version > version)
+    }
+
+    fn learn_forget(&self, net: IpNet, version: Version) -> bool {
+        if self.screen().forgets().get(net).is_some_and(|ours| ours >= version) {
+            return self.screen().forgets().get(net) > Some(version);
+        }
+        self.forget(net, version);
+        false
+    }
+
+    /// Keeps an order to forget for the next start.
+    pub(super) fn keep_forget(&self, net: IpNet, version: Version) {
+        self.store.keep_entry(&format!("{STORED_FORGET}{net}"), version.0.to_string().into_bytes());
+    }
+
+    /// Takes up what the store kept, if it is an order to forget; returns whether it was.
+    pub(super) fn restore_forget(&self, key: &str, kept: &[u8]) -> bool {
+        let Some(net) = key.strip_prefix(STORED_FORGET) else { return false };
+        let version = str::from_utf8(kept).ok().and_then(|text| text.parse().ok());
+        match (net.parse(), version) {
+            (Ok(net), Some(version)) => drop(self.screen().forget(net, Version(version))),
+            _ => self.store.drop_entry(key),
+        }
+        true
+    }
+
+    /// Drops orders to forget whose time is over.
+    pub(super) fn expire_forgets(&self) {
+        let gone = self.screen().expire_forgets(unix_millis());
+        gone.iter().for_each(|net| self.store.drop_entry(&format!("{STORED_FORGET}{net}")));
+    }
+}
+
+impl Knowledge for Gate {
+    fn learn(&self, items: &[(Key, Item)]) -> Vec<Learnt> {
+        items.iter().map(|(key, item)| Learnt { knows_better: self.learn_one(key, item) }).collect()
+    }
+
+    fn item(&self, key: &Key) -> Option<Item> {
+        match key {
+            Key::Record(client) => {
+                let record = self.screen().record(*client)?;
+                let item = form::of_record(&record, self.config.load().cache.retention, &self.hosts);
+                Some(item).filter(|item| !item.cells.is_empty())
+            }
+            Key::Entry(roll, net) => {
+                form::of_entry(self.lists.read().unwrap_or_else(PoisonError::into_inner).get(*roll, *net)?)
+            }
+            Key::Forget(net) => {
+                let version = self.screen().forgets().get(*net)?;
+                Some(form::of_forget(version, &self.config.load().cache.host))
+            }
+            Key::List(name) => self.list_item(name),
+        }
+    }
+
+    fn keys(&self, wanted: &dyn Fn(&Key) -> bool) -> Vec<Key> {
+        let mut keys: Vec<Key> = {
+            let screen = self.screen();
+            screen.forgets().iter().map(|(net, _)| Key::Forget(net)).filter(|key| wanted(key)).collect()
+        };
+        {
+            let lists = self.lists.read().unwrap_or_else(PoisonError::into_inner);
+            keys.extend(lists.iter().map(|entry| Key::Entry(entry.roll(), entry.net)).filter(|key| wanted(key)));
+        }
+        keys.extend(self.list_keys().into_iter().filter(|key| wanted(key)));
+        // Without the lock: a million hashes take a while.
+        let clients = self.screen().records();
+        keys.extend(clients.into_iter().map(|(client, _)| Key::Record(client)).filter(|key| wanted(key)));
+        keys
+    }
+
+    fn unix_millis(&self) -> u64 {
+        unix_millis()
+    }
+
+    fn say(&self, trouble: bool, text: &str) {
+        if trouble { self.log.warn(text) } else { self.log.info(text) }
+    }
+}

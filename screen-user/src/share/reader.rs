@@ -1,0 +1,206 @@
+//! Hears what others have learnt, and sees to it that nothing was missed.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+
+use super::{
+    Item, Key,
+    lane::{Phase, Seen},
+    link::Shared,
+    registers::{Announced, Fault, Knowledge, Learnt, News, Places, Registers},
+};
+
+/// The first and the longest wait before registers that can't be reached are tried again.
+const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(3)];
+
+/// How long after a look at everything the next one may follow, if all that was owed could not be told.
+const OWED_PAUSE: Duration = Duration::from_secs(30);
+
+/// Registers whose states are asked for, and told, in one step.
+const BATCH: usize = 512;
+
+/// What hears a lane.
+pub(super) struct Reader<R, K> {
+    shared: Arc<Shared<R, K>>,
+    number: usize,
+    /// Counts lanes that were reconciled once.
+    first: Arc<watch::Sender<usize>>,
+    /// When everything was last looked at.
+    looked: Option<Instant>,
+}
+
+impl<R: Registers, K: Knowledge> Reader<R, K> {
+    pub(super) fn new(shared: Arc<Shared<R, K>>, number: usize, first: Arc<watch::Sender<usize>>) -> Self {
+        Self { shared, number, first, looked: None }
+    }
+
+    /// Hears whatever comes.
+    pub(super) async fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let Some((registers, lane)) = shared.lane(self.number) else { return };
+        let [mut pause, longest] = PAUSES;
+        let mut places: Option<Places> = None;
+        let mut before = false;
+        loop {
+            match self.step(registers, &mut places).await {
+                Ok(()) => {
+                    pause = PAUSES[0];
+                    if !before && lane.phase().0 == Phase::Synced {
+                        before = true;
+                        self.first.send_modify(|lanes| *lanes += 1);
+                    }
+                }
+                Err(fault) => {
+                    if !matches!(lane.enter(Phase::Away(fault.0.clone())), Phase::Away(why) if why == fault.0) {
+                        self.shared
+                            .knowledge
+                            .say(true, &format!("other hosts are not heard, this one goes on alone: {fault}"));
+                    }
+                    sleep(pause).await;
+                    pause = (pause * 2).min(longest);
+                }
+            }
+        }
+    }
+
+    /// Hears the next news, or looks at everything where nobody knows what was missed.
+    async fn step(&mut self, registers: &R, places: &mut Option<Places>) -> Result<(), Fault> {
+        let shared = Arc::clone(&self.shared);
+        let Some((_, lane)) = shared.lane(self.number) else { return Ok(()) };
+        let owed = lane.owes() && self.looked.is_none_or(|looked| looked.elapsed() >= OWED_PAUSE);
+        let Some(from) = places.as_ref().filter(|_| !owed) else {
+            let ends = registers.ends().await?;
+            self.enter(Phase::Reconciling);
+            self.looked = Some(Instant::now());
+            self.reconcile(registers).await?;
+            *places = Some(ends);
+            self.enter(Phase::Synced);
+            return Ok(());
+        };
+        match registers.news(from).await? {
+            News::Heard(announced, next) => {
+                if self.enter(Phase::Synced) {
+                    // They were away: whether all that was told before has arrived, nobody knows.
+                    lane.tell_again();
+                }
+                self.hear(registers, announced).await?;
+                *places = Some(next);
+            }
+            News::Gap => *places = None,
+        }
+        Ok(())
+    }
+
+    /// Goes on to a phase, and returns whether the registers were away until now.
+    fn enter(&self, phase: Phase) -> bool {
+        let Some((_, lane)) = self.shared.lane(self.number) else { return false };
+        let synced = phase == Phase::Synced;
+        let before = lane.enter(phase);
+        let returned = matches!(before, Phase::Away(_));
+        if returned {
+            lane.work.notify_one();
+        }
+        if synced && before != Phase::Synced {
+            self.shared.knowledge.say(false, "what other hosts know is known here");
+        }
+        returned
+    }
+
+    /// Takes over what was announced.
+    async fn hear(&self, registers: &R, announced: Vec<Announced>) -> Result<(), Fault> {
+        let Some((_, lane)) = self.shared.lane(self.number) else { return Ok(()) };
+        let mut items: Vec<(Key, Item)> = Vec::with_capacity(announced.len());
+        for Announced { key, item } in announced {
+            let item = match item {
+                Some(item) => Some(item),
+                // It was too long to be announced with its state.
+                None => registers.fetch(std::slice::from_ref(&key)).await?.pop().flatten(),
+            };
+            items.extend(item.map(|item| (key, item)));
+        }
+        let own = |item: &(Key, Item)| item.1.host == self.shared.host;
+        let sent: Vec<u64> =
+            items.iter().filter(|item| !own(item)).map(|(_, item)| item.version().unix_millis()).collect();
+        items.iter().for_each(|(key, item)| lane.heard(key, item.version()));
+        self.learn(items).await;
+        self.shared.heard.fetch_add(sent.len() as u64, Ordering::Relaxed);
+        let now = self.shared.knowledge.unix_millis();
+        sent.iter().for_each(|sent| self.shared.lag.add(Duration::from_millis(now.saturating_sub(*sent))));
+        Ok(())
+    }
+
+    /// Has this host know what the registers say, and them what this host knows better.
+    async fn reconcile(&self, registers: &R) -> Result<(), Fault> {
+        let Some((_, lane)) = self.shared.lane(self.number) else { return Ok(()) };
+        lane.settle(Instant::now());
+        let mut seen = Seen::default();
+        let mut from: Option<Box<str>> = None;
+        loop {
+            let page = registers.keys(from.as_deref()).await?;
+            for keys in page.keys.chunks(BATCH) {
+                let states = registers.fetch(keys).await?;
+                let items: Vec<(Key, Item)> =
+                    keys.iter().cloned().zip(states).filter_map(|(key, item)| Some((key, item?))).collect();
+                items.iter().for_each(|(key, _)| seen.add(key));
+                let keys: Vec<Key> = items.iter().map(|(key, _)| key.clone()).collect();
+                let learnt = self.learn(items).await;
+                let better =
+                    keys.into_iter().zip(learnt).filter_map(|(key, learnt)| learnt.knows_better.then_some(key));
+                self.tell(registers, better.collect()).await;
+            }
+            match page.next {
+                Some(next) => from = Some(next),
+                None => break,
+            }
+        }
+        let shards = registers.shards().to_vec();
+        let knowledge = Arc::clone(&self.shared.knowledge);
+        let missing = move || knowledge.keys(&|key| shards.contains(&key.shard()) && !seen.has(key));
+        let missing = tokio::task::spawn_blocking(missing).await.unwrap_or_default();
+        for keys in missing.chunks(BATCH) {
+            self.tell(registers, keys.to_vec()).await;
+        }
+        self.shared.reconciled.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Tells what this host knows better. Registers that take nothing can be heard all the same.
+    async fn tell(&self, registers: &R, keys: Vec<Key>) {
+        let Some((_, lane)) = self.shared.lane(self.number) else { return };
+        if lane.owes() {
+            return;
+        }
+        let items: Vec<(Key, Item)> =
+            keys.into_iter().filter_map(|key| self.shared.knowledge.item(&key).map(|item| (key, item))).collect();
+        if items.is_empty() {
+            return;
+        }
+        match registers.merge(&items).await {
+            Ok(_) => drop(self.shared.told.fetch_add(items.len() as u64, Ordering::Relaxed)),
+            Err(fault) => {
+                lane.owe();
+                if lane.refuses(true) {
+                    self.shared
+                        .knowledge
+                        .say(true, &format!("what is learnt here is not told to other hosts: {fault}"));
+                }
+            }
+        }
+    }
+
+    async fn learn(&self, items: Vec<(Key, Item)>) -> Vec<Learnt> {
+        if items.is_empty() {
+            return Vec::new();
+        }
+        let knowledge = Arc::clone(&self.shared.knowledge);
+        // The kernel's tables are written meanwhile; a list may take a second.
+        tokio::task::spawn_blocking(move || knowledge.learn(&items)).await.unwrap_or_default()
+    }
+}

@@ -1,0 +1,160 @@
+//! A connection that is made when it is needed, and made anew when it fails.
+
+use std::time::Duration;
+
+use redis::{Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, Script, aio::MultiplexedConnection};
+use tokio::sync::Mutex;
+
+use super::{
+    super::Fault,
+    server::{Address, Servers},
+};
+
+/// How often a cluster may send on to another node.
+const REDIRECTIONS: usize = 4;
+
+/// What can be asked.
+pub(super) trait Question: Send + Sync {
+    /// Asks, and reads the answer.
+    fn put<T: FromRedisValue + Send>(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> impl Future<Output = RedisResult<T>> + Send;
+}
+
+impl Question for Cmd {
+    fn put<T: FromRedisValue + Send>(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> impl Future<Output = RedisResult<T>> + Send {
+        self.query_async(connection)
+    }
+}
+
+impl Question for Pipeline {
+    fn put<T: FromRedisValue + Send>(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> impl Future<Output = RedisResult<T>> + Send {
+        self.query_async(connection)
+    }
+}
+
+/// Commands that run a script, which the server is given where it does not have it.
+pub(super) struct Scripted<'s> {
+    pub(super) commands: Pipeline,
+    pub(super) script: &'s Script,
+}
+
+impl Question for Scripted<'_> {
+    async fn put<T: FromRedisValue + Send>(&self, connection: &mut MultiplexedConnection) -> RedisResult<T> {
+        match self.commands.query_async(connection).await {
+            Err(error) if error.code() == Some("NOSCRIPT") => {
+                self.script.load_async(connection).await?;
+                self.commands.query_async(connection).await
+            }
+            answered => answered,
+        }
+    }
+}
+
+/// A connection to the server or node that has the keys, or none.
+#[derive(Debug)]
+pub(super) struct Way {
+    open: Mutex<Option<Open>>,
+    limit: Duration,
+}
+
+#[derive(Debug, Clone)]
+struct Open {
+    connection: MultiplexedConnection,
+    to: Address,
+}
+
+impl Way {
+    /// Not open; an answer takes no longer than `limit`.
+    pub(super) fn new(limit: Duration) -> Self {
+        Self { open: Mutex::new(None), limit }
+    }
+
+    /// Asks over the connection, which is made if there is none, and follows where a cluster sends on.
+    pub(super) async fn ask<T: FromRedisValue + Send>(
+        &self,
+        servers: &Servers,
+        question: &impl Question,
+    ) -> Result<T, Fault> {
+        let mut open = self.opened(servers, None).await?;
+        for _ in 0..REDIRECTIONS {
+            let error = match question.put(&mut open.connection).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let elsewhere = error.redirect_node().and_then(|(node, _)| Address::of_node(node, &open.to));
+            let Some(elsewhere) = elsewhere else {
+                if is_the_connections_fault(&error) {
+                    self.close().await;
+                }
+                return Err(fault(&open.to, &error));
+            };
+            self.close().await;
+            open = self.opened(servers, Some(elsewhere)).await?;
+        }
+        Err(Fault(format!("redis {}: sent from node to node", open.to)))
+    }
+
+    /// Asks over the connection that is there.
+    pub(super) async fn ask_open<T: FromRedisValue + Send>(
+        &self,
+        servers: &Servers,
+        question: &impl Question,
+    ) -> Result<T, Fault> {
+        let open = self.open.lock().await.clone();
+        let Some(mut open) = open else { return Err(Fault(format!("redis {}: not connected", servers.shown()))) };
+        match question.put(&mut open.connection).await {
+            Ok(answer) => Ok(answer),
+            Err(error) => {
+                self.close().await;
+                // Where a cluster sends on to is tried by whoever opens it next.
+                let elsewhere = error.redirect_node().and_then(|(node, _)| Address::of_node(node, &open.to));
+                if let Some(elsewhere) = elsewhere {
+                    let _ = self.opened(servers, Some(elsewhere)).await;
+                }
+                Err(fault(&open.to, &error))
+            }
+        }
+    }
+
+    /// Makes the connection, if there is none.
+    pub(super) async fn open(&self, servers: &Servers) -> Result<(), Fault> {
+        self.opened(servers, None).await.map(drop)
+    }
+
+    /// What an answer that makes no sense is called.
+    pub(super) fn fault(&self, servers: &Servers, error: &RedisError) -> Fault {
+        Fault(format!("redis {}: {error}", servers.shown()))
+    }
+
+    async fn opened(&self, servers: &Servers, to: Option<Address>) -> Result<Open, Fault> {
+        let mut place = self.open.lock().await;
+        if let Some(open) = place.as_ref().filter(|open| to.as_ref().is_none_or(|to| open.to == *to)) {
+            return Ok(open.clone());
+        }
+        let (to, connection) = servers.connect(to, self.limit).await?;
+        let open = Open { connection, to };
+        *place = Some(open.clone());
+        Ok(open)
+    }
+
+    async fn close(&self) {
+        *self.open.lock().await = None;
+    }
+}
+
+/// A server that has no room says so and goes on; whatever else is wrong may be better elsewhere, or on a new connection.
+fn is_the_connections_fault(error: &RedisError) -> bool {
+    !matches!(error.code(), Some("OOM" | "NOPERM" | "ERR"))
+}
+
+fn fault(to: &Address, error: &RedisError) -> Fault {
+    Fault(format!("redis {to}: {error}"))
+}
