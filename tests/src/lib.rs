@@ -18,6 +18,7 @@
 )]
 
 pub mod backend;
+pub mod backplane;
 pub mod bpf;
 pub mod certificate;
 pub mod dns;
@@ -29,6 +30,7 @@ pub mod netns;
 pub mod postfix;
 pub mod privilege;
 pub mod process;
+pub mod redis;
 pub mod server;
 pub mod smtp;
 pub mod stage;

@@ -39,6 +39,17 @@ pub fn has_mail_programs() -> bool {
     can_go_on(&found.into_iter().filter(|(found, _)| !found).map(|(_, need)| need).collect::<Vec<_>>())
 }
 
+/// As [`ready`], of Redis.
+///
+/// # Panics
+///
+/// As [`ready`].
+#[must_use]
+pub fn has_redis() -> bool {
+    let found = find_program("redis-server").is_some() && find_program("redis-cli").is_some();
+    can_go_on(if found { &[] } else { &["redis-server (apt-get install redis-server, or cargo xtask setup)"] })
+}
+
 fn can_go_on(missing: &[&str]) -> bool {
     if missing.is_empty() {
         return true;

@@ -27,6 +27,7 @@ mod pool_credit;
 mod processes;
 mod proxy;
 mod real_clients;
+mod redis;
 mod refusal;
 mod relay;
 mod replay;

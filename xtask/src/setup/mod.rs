@@ -31,6 +31,8 @@ pub(crate) enum Part {
     Sandbox,
     /// Have mail programs that others use before and behind the gate.
     MailPrograms,
+    /// Have hosts share what they know.
+    Redis,
     /// Run the fuzz targets.
     Fuzz,
     /// Boot another kernel.
@@ -75,7 +77,7 @@ const BPF_TOOLCHAIN: &[&str] = &["rustc-web", "cargo-web", "libstd-rust-web-dev-
 
 /// Everything that a change has to pass; fuzzing and measurements fetch their own. Says what it found.
 pub(crate) fn everything() -> Result<ExitCode> {
-    ensure(&[Part::Build, Part::Lint, Part::Sandbox, Part::MailPrograms])?;
+    ensure(&[Part::Build, Part::Lint, Part::Sandbox, Part::MailPrograms, Part::Redis])?;
     say("everything is there");
     Ok(ExitCode::SUCCESS)
 }
@@ -105,6 +107,10 @@ pub(crate) fn ensure(parts: &[Part]) -> Result<()> {
     if parts.contains(&Part::MailPrograms) {
         mta::ensure()?;
         haraka::ensure()?;
+    }
+    // It brings redis-cli, and is the sentinel as well.
+    if parts.contains(&Part::Redis) && find("redis-server").is_none() {
+        asleep::install_asleep("redis-server")?;
     }
     if parts.contains(&Part::Proxy) && find("haproxy").is_none() {
         asleep::install_asleep("haproxy")?;
