@@ -77,7 +77,7 @@ fn a_list_that_would_do_harm_is_refused_and_says_why() {
     for (content, why) in [
         ("127.0.0.0/8\n", "this host's own"),
         ("32.0.0.0/4\n", "of an address space"),
-        ("<html>\n", "no line of it"),
+        ("<html>\n", "nothing in it"),
         ("# nothing\n", "is empty"),
     ] {
         fs::write(&file, content).unwrap();

@@ -67,6 +67,11 @@ impl Table {
         self.index.networks_whose(is_chosen)
     }
 
+    /// All rules in order: the line where each begins, and its result text.
+    pub(super) fn rules(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.rules.iter().filter_map(|rule| Some((rule.line, self.results.get(rule.result as usize)?.as_str())))
+    }
+
     /// The first rule that matches.
     pub(super) fn find_rule(&self, address: IpAddr) -> Option<u32> {
         self.index.find(address)

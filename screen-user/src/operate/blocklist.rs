@@ -17,7 +17,7 @@ use super::{
     request::{self, Import, Request},
     table,
 };
-use crate::access::blocklist::read::{Format, Read, read};
+use crate::access::blocklist::read::{At, Format, Read, read};
 
 /// `mxscreen blocklist`.
 #[derive(Debug, Args)]
@@ -95,9 +95,9 @@ fn import(gate: &Path, arguments: &ImportArgs) -> Result<(), Failure> {
         Box::new(BufReader::new(File::open(&arguments.file).map_err(failed)?))
     };
     let terminal = io::stderr().is_terminal();
-    let list = read(input, arguments.format, |lines| {
+    let list = read(input, arguments.format, |entries| {
         if terminal {
-            eprint!("\r{lines} lines read");
+            eprint!("\r{entries} entries read");
         }
     })
     .map_err(failed)?;
@@ -106,7 +106,7 @@ fn import(gate: &Path, arguments: &ImportArgs) -> Result<(), Failure> {
     }
     report_refused(&shown, &list);
     if list.entries == 0 && list.refused_count > 0 {
-        return Err(Failure::usage(format!("{shown}: no line of it is an address or a network; nothing was imported")));
+        return Err(Failure::usage(format!("{shown}: nothing in it is an address or a network; nothing was imported")));
     }
     let import = Import {
         name: arguments.name.clone(),
@@ -120,13 +120,14 @@ fn import(gate: &Path, arguments: &ImportArgs) -> Result<(), Failure> {
 
 fn report_refused(shown: &str, list: &Read) {
     for refused in &list.refused {
-        // Documents without lines have no line to name.
-        let place = if refused.line == 0 { shown.to_owned() } else { format!("{shown}:{}", refused.line) };
-        eprintln!("mxscreen: {place}: refused: {}", refused.why);
+        match &refused.at {
+            At::Line(number) => eprintln!("mxscreen: {shown}:{number}: refused: {}", refused.why),
+            at @ At::Value(_) => eprintln!("mxscreen: {shown}: {at}: refused: {}", refused.why),
+        }
     }
     let more = list.refused_count - list.refused.len();
     if more > 0 {
-        eprintln!("mxscreen: {shown}: {more} more lines were refused");
+        eprintln!("mxscreen: {shown}: {more} more were refused");
     }
 }
 

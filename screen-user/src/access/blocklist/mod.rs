@@ -1,7 +1,9 @@
 //! Block lists that are imported by name, whole: what they hold, and reading them in the forms that they are published in.
 
 mod dump;
+mod gathering;
 mod json;
+mod postfix;
 pub mod read;
 #[cfg(test)]
 mod tests;
@@ -20,6 +22,11 @@ pub struct Addresses {
 }
 
 impl Addresses {
+    /// From ranges in any order, which may overlap.
+    fn merged(v4: Set<u32>, v6: Set<u128>) -> Self {
+        Self { v4: merged(v4), v6: merged(v6) }
+    }
+
     /// Whether the list holds `address`. O(log n).
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
@@ -110,7 +117,7 @@ impl FromIterator<Span> for Addresses {
                 Span::V6(range) => addresses.v6.push(range),
             }
         }
-        Self { v4: merged(addresses.v4), v6: merged(addresses.v6) }
+        Self::merged(addresses.v4, addresses.v6)
     }
 }
 

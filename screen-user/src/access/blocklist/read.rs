@@ -1,16 +1,17 @@
 //! Reading a block list, line by line where its form has lines.
 //!
-//! What can't be read is refused with its line number; nothing is guessed.
+//! What can't be read is refused with its place; nothing is guessed.
 
 use std::{
-    io::{self, BufRead},
+    io::{self, BufRead, Cursor, Read as _},
     net::IpAddr,
 };
 
 use ipnet::IpNet;
 
-use super::{Addresses, canonical, dump, json, range};
-use crate::access::{cidr, segments::Span};
+pub use super::gathering::{At, REFUSED_SHOWN, Read, Refused};
+use super::{canonical, dump, gathering::Gathering, json, postfix, range};
+use crate::access::segments::Span;
 
 /// The form of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -23,166 +24,101 @@ pub enum Format {
     Plain,
     /// Spamhaus DROP, as text or as lines of JSON
     Drop,
-    /// A Postfix cidr table: what it rejects, by first match
+    /// A Postfix cidr table: what it turns away for good, by first match
     PostfixCidr,
-    /// JSON: `CrowdSec` decisions, or the output of `nft -j list set`
+    /// JSON: `CrowdSec` decisions, or the output of `nft -j list set` or `ipset -o json list`
     Json,
-    /// The output of `ipset save` or `nft list set`
+    /// The output of `ipset save`, `ipset list` or `nft list set`
     Dump,
 }
-
-/// The most lines that are refused by name; of more, the number is told.
-pub const REFUSED_SHOWN: usize = 100;
 
 /// The longest line, in bytes. A list that is one line of JSON may be longer.
 const LINE_BYTES: u64 = 4096;
 
-/// The largest file that is read whole, as JSON, dumps and tables must be.
-const WHOLE_BYTES: u64 = 256 << 20;
+/// The longest list, in bytes.
+pub const LIST_BYTES: u64 = 256 << 20;
 
-/// What was read.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Read {
-    /// The addresses, overlaps made one.
-    pub addresses: Addresses,
-    /// Entries that make them up.
-    pub entries: usize,
-    /// Lines that were refused, up to [`REFUSED_SHOWN`].
-    pub refused: Vec<Refused>,
-    /// How many lines were refused.
-    pub refused_count: usize,
-}
+/// As much of a list as its form is told from.
+const HEAD_BYTES: u64 = 64 << 10;
 
-/// A line that is no part of the list.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// From 1.
-    pub line: usize,
-    /// Why.
-    pub why: String,
-}
-
-/// Gathers what is read.
-#[derive(Default)]
-pub(super) struct Gathering {
-    spans: Vec<Span>,
-    entries: usize,
-    refused: Vec<Refused>,
-    refused_count: usize,
-}
-
-impl Gathering {
-    pub(super) fn add(&mut self, span: Span) {
-        self.entries += 1;
-        self.spans.push(span);
-    }
-
-    pub(super) fn refuse(&mut self, line: usize, why: impl Into<String>) {
-        self.refused_count += 1;
-        if self.refused.len() < REFUSED_SHOWN {
-            self.refused.push(Refused { line, why: why.into() });
-        }
-    }
-
-    /// One address, network or range, of line `line`.
-    pub(super) fn text(&mut self, line: usize, text: &str) {
-        match entry(text) {
-            Ok(span) => self.add(span),
-            Err(why) => self.refuse(line, why),
-        }
-    }
-
-    fn finish(self) -> Read {
-        Read {
-            addresses: self.spans.into_iter().collect(),
-            entries: self.entries,
-            refused: self.refused,
-            refused_count: self.refused_count,
-        }
-    }
-}
-
-/// Reads a list. `progress` is told now and then how many lines were read.
+/// Reads a list. `progress` is told now and then how many entries were read.
 ///
 /// # Errors
-/// The input can't be read, or is longer than its form may be.
+/// The input can't be read, is longer than [`LIST_BYTES`], or ends before its form does.
 pub fn read(mut input: impl BufRead, format: Format, mut progress: impl FnMut(usize)) -> io::Result<Read> {
+    let mut head = Vec::new();
+    input.by_ref().take(HEAD_BYTES).read_to_end(&mut head)?;
+    if head.starts_with(BYTE_ORDER_MARK) {
+        head.drain(..BYTE_ORDER_MARK.len());
+    }
     let format = match format {
-        Format::Auto => guess(input.fill_buf()?),
+        Format::Auto => guess(&head),
         named => named,
     };
-    let mut gathering = Gathering::default();
+    let mut input = Cursor::new(head).chain(input).take(LIST_BYTES + 1);
+    let mut gathering = Gathering::new(&mut progress);
     match format {
-        Format::Auto | Format::Cidr | Format::Plain | Format::Drop => lines(input, |number, line| {
-            read_line(&mut gathering, format, number, line);
-            if number.is_multiple_of(100_000) {
-                progress(number);
-            }
-        })?,
-        Format::PostfixCidr => postfix(&mut gathering, &whole(input)?),
-        Format::Json => json::read(&mut gathering, &whole(input)?),
-        Format::Dump => dump::read(&mut gathering, &whole(input)?),
+        Format::Auto | Format::Cidr | Format::Plain | Format::Drop => {
+            lines(&mut input, |number, line| read_line(&mut gathering, format, number, line))?;
+            within_bounds(&input)?;
+        }
+        Format::PostfixCidr => postfix::read(&mut gathering, &whole(&mut input)?),
+        Format::Json => json::read(&mut gathering, &whole(&mut input)?)?,
+        Format::Dump => dump::read(&mut gathering, &whole(&mut input)?)?,
     }
     Ok(gathering.finish())
 }
 
+/// What some editors begin a file with.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// The form of a list that begins so.
-fn guess(beginning: &[u8]) -> Format {
-    let text = String::from_utf8_lossy(beginning);
+fn guess(head: &[u8]) -> Format {
+    let text = String::from_utf8_lossy(head);
     let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with(['#', ';']));
     let Some(first) = lines().next() else { return Format::Cidr };
-    if first.starts_with('{') && first.contains("\"cidr\"") {
+    if json::is_line_of_list(first) {
         return Format::Drop;
     }
-    if first.starts_with(['{', '[']) {
+    if first.starts_with(['{', '[']) || first == "null" {
         return Format::Json;
     }
-    if first.starts_with("create ") || first.starts_with("add ") || first.starts_with("table ") {
+    const COMMANDS: [&str; 8] = ["create ", "add ", "del ", "table ", "flush ", "delete ", "destroy ", "Name:"];
+    if COMMANDS.iter().any(|command| first.starts_with(command)) {
         return Format::Dump;
     }
-    let is_rule = |line: &str| {
-        let mut words = line.split_whitespace();
-        words.next().is_some_and(|pattern| pattern == "if" || entry(pattern.trim_start_matches('!')).is_ok())
-            && words.next().is_some_and(is_action)
-    };
-    if lines().take(10).any(is_rule) { Format::PostfixCidr } else { Format::Cidr }
+    // An exception in a table that is taken for a plain list would be denied.
+    if lines().any(postfix::is_rule) { Format::PostfixCidr } else { Format::Cidr }
 }
 
-/// Whether a word is an action of a table (access(5)).
-fn is_action(word: &str) -> bool {
-    const ACTIONS: [&str; 8] = ["reject", "ok", "dunno", "permit", "discard", "defer", "drop", "defer_if_permit"];
-    ACTIONS.iter().any(|action| word.eq_ignore_ascii_case(action)) || is_reply_code(word)
-}
-
-fn is_reply_code(word: &str) -> bool {
-    word.len() == 3 && word.starts_with(['4', '5']) && word.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-fn read_line(gathering: &mut Gathering, format: Format, number: usize, line: &str) {
+fn read_line(gathering: &mut Gathering<'_>, format: Format, number: usize, line: &str) {
     let line = line.trim();
     if format == Format::Drop && line.starts_with('{') {
         return json::read_line(gathering, number, line);
     }
-    if line.is_empty() || line.starts_with("//") {
+    if line.starts_with("//") {
         return;
     }
     let text = line.split([';', '#']).next().unwrap_or_default().trim();
     if text.is_empty() {
         return;
     }
+    let word = |text: &str| text.split([' ', '\t', ',']).next().unwrap_or_default().to_owned();
     // `a - b` is one range; whatever else follows a space is a comment.
-    let compact;
-    let text = if text.contains(" - ") {
-        compact = text.replace(" - ", "-");
-        compact.as_str()
-    } else {
-        text
+    let spaced = text.split_once(" - ").map(|(first, last)| (first.trim(), word(last.trim())));
+    let text = match spaced {
+        Some((first, last)) if is_address(first) && is_address(&last) => format!("{first}-{last}"),
+        _ => word(text),
     };
-    let text = text.split([' ', '\t', ',']).next().unwrap_or_default();
-    if format == Format::Plain && text.parse::<IpAddr>().is_err() {
-        return gathering.refuse(number, format!("{} is no address", quoted(text)));
+    let at = || At::Line(number);
+    if format == Format::Plain && !is_address(&text) {
+        return gathering.refuse(at(), format!("{} is no address", quoted(&text)));
     }
-    gathering.text(number, text);
+    gathering.text(&text, at);
+}
+
+fn is_address(text: &str) -> bool {
+    text.parse::<IpAddr>().is_ok()
 }
 
 /// An address, a network or a range.
@@ -204,40 +140,35 @@ pub(super) fn entry(text: &str) -> Result<Span, String> {
 }
 
 /// A text of somebody else's file, fit for a message: bounded, and without control characters.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let short: String = text.chars().take(60).collect();
     format!("{short:?}")
 }
 
-/// What a table rejects.
-fn postfix(gathering: &mut Gathering, text: &str) {
-    let (table, warnings) = cidr::Table::parse(text);
-    for warning in warnings {
-        gathering.refuse(warning.line as usize, warning.message);
-    }
-    for net in table.networks_whose(|result| {
-        let action = result.split_whitespace().next().unwrap_or_default();
-        action.eq_ignore_ascii_case("reject") || action.eq_ignore_ascii_case("drop") || is_reply_code(action)
-    }) {
-        gathering.add(crate::access::segments::span(net));
-    }
+/// The rest of the input as text; what is no UTF-8 is no address either.
+fn whole(input: &mut io::Take<impl BufRead>) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    input.read_to_end(&mut bytes)?;
+    within_bounds(input)?;
+    Ok(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
-fn whole(input: impl BufRead) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut io::Read::take(input, WHOLE_BYTES + 1), &mut bytes)?;
-    if bytes.len() as u64 > WHOLE_BYTES {
-        return Err(io::Error::other(format!("longer than {} MiB", WHOLE_BYTES >> 20)));
-    }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+fn within_bounds(input: &io::Take<impl BufRead>) -> io::Result<()> {
+    if input.limit() == 0 { Err(too_long()) } else { Ok(()) }
+}
+
+/// What is said of a list of more than [`LIST_BYTES`].
+#[must_use]
+pub fn too_long() -> io::Error {
+    io::Error::other(format!("it is longer than {} MiB", LIST_BYTES >> 20))
 }
 
 /// Calls `each` for every line, numbered from 1. A line that is too long is handed over cut, and so refused.
-fn lines(mut input: impl BufRead, mut each: impl FnMut(usize, &str)) -> io::Result<()> {
+fn lines(input: &mut impl BufRead, mut each: impl FnMut(usize, &str)) -> io::Result<()> {
     let mut line = Vec::new();
     for number in 1.. {
         line.clear();
-        let read = io::Read::take(&mut input, LINE_BYTES).read_until(b'\n', &mut line)?;
+        let read = input.take(LINE_BYTES).read_until(b'\n', &mut line)?;
         if read == 0 {
             return Ok(());
         }
