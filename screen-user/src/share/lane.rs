@@ -47,8 +47,17 @@ pub(super) struct Lane {
 struct Queue {
     /// Registers that this host has changed, and since when.
     waiting: HashMap<Key, Instant>,
-    /// Those that were told: the version that was, and since when it was waiting.
-    told: HashMap<Key, (Version, Instant)>,
+    /// Those that were told.
+    told: HashMap<Key, Told>,
+}
+
+/// What was told of a register.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    version: Version,
+    /// Since when it had been waiting.
+    since: Instant,
+    at: Instant,
 }
 
 impl Default for Lane {
@@ -101,14 +110,14 @@ impl Lane {
         if queue.told.len() >= MOST && !queue.told.contains_key(&key) {
             self.owes.store(true, Ordering::Release);
         } else {
-            queue.told.insert(key, (version, since));
+            queue.told.insert(key, Told { version, since, at: Instant::now() });
         }
     }
 
     /// Notes that a register was heard of in this version or a later one.
     pub(super) fn heard(&self, key: &Key, version: Version) {
         let mut queue = self.queue();
-        if let Some(&(told, since)) = queue.told.get(key)
+        if let Some(&Told { version: told, since, .. }) = queue.told.get(key)
             && told <= version
         {
             queue.told.remove(key);
@@ -117,11 +126,13 @@ impl Lane {
         }
     }
 
-    /// What was told and not heard back is told again.
-    pub(super) fn tell_again(&self) {
-        let told = mem::take(&mut self.queue().told);
-        told.into_iter().for_each(|(key, (_, since))| self.note_since(key, since));
-        self.work.notify_one();
+    /// What was told this long ago or longer, and not heard back, is told again.
+    pub(super) fn tell_again(&self, after: Duration) {
+        let told: Vec<(Key, Told)> = self.queue().told.extract_if(|_, told| told.at.elapsed() >= after).collect();
+        if !told.is_empty() {
+            told.into_iter().for_each(|(key, told)| self.note_since(key, told.since));
+            self.work.notify_one();
+        }
     }
 
     /// Something was left out that is to be told.
@@ -131,7 +142,7 @@ impl Lane {
 
     /// A look at everything begins: nothing is owed, and what was told until `before` counts as heard.
     pub(super) fn settle(&self, before: Instant) {
-        self.queue().told.retain(|_, (_, since)| *since > before);
+        self.queue().told.retain(|_, told| told.since > before);
         self.owes.store(false, Ordering::Release);
     }
 
@@ -213,7 +224,10 @@ mod tests {
         lane.told(key(1), Version(5), since);
         lane.heard(&key(1), Version(4));
         assert_eq!(lane.pending(), (0, 1), "that was an earlier state");
-        lane.tell_again();
+        lane.tell_again(Duration::from_secs(1));
+        assert_eq!(lane.pending(), (0, 1), "it may still come");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        lane.tell_again(Duration::from_secs(1));
         assert_eq!(lane.take(10), taken);
         lane.told(key(1), Version(5), since);
         lane.heard(&key(1), Version(6));

@@ -23,6 +23,9 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(3
 /// How long after a look at everything the next one may follow, if all that was owed could not be told.
 const OWED_PAUSE: Duration = Duration::from_secs(30);
 
+/// How long after something was told it should have been heard back.
+const ECHO_LIMIT: Duration = Duration::from_secs(10);
+
 /// Registers whose states are asked for, and told, in one step.
 const BATCH: usize = 512;
 
@@ -86,12 +89,11 @@ impl<R: Registers, K: Knowledge> Reader<R, K> {
         };
         match registers.news(from).await? {
             News::Heard(announced, next) => {
-                if self.enter(Phase::Synced) {
-                    // They were away: whether all that was told before has arrived, nobody knows.
-                    lane.tell_again();
-                }
+                let returned = self.enter(Phase::Synced);
                 self.hear(registers, announced).await?;
                 *places = Some(next);
+                // A replica that took over may not have heard what its master was told last.
+                lane.tell_again(if returned { Duration::ZERO } else { ECHO_LIMIT });
             }
             News::Gap => *places = None,
         }

@@ -461,6 +461,25 @@ fn what_one_learns_all_hear_at_once_and_nobody_looks_at_everything_for_it() {
 }
 
 #[test]
+fn what_a_replica_has_not_heard_is_told_again() {
+    runtime().block_on(async {
+        let mut cluster = Cluster::new(1, 1);
+        cluster.hosts[0].link.synced().await;
+        // It asks for news every second: the next question will be on its way for a while.
+        cluster.hosts[0].road.slow.store(3000, Ordering::Relaxed);
+        sleep(Duration::from_millis(1500)).await;
+        cluster.hosts[0].road.slow.store(0, Ordering::Relaxed);
+        cluster.learns(0, &key(1), &Item::of_one("mx0", Version(7), 0, Vec::new()));
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(cells(&cluster.meeting.total()), cells(&cluster.learnt));
+        cluster.meeting.fall_back(key(1).shard().index(), 1);
+        assert!(cluster.meeting.total().is_empty());
+        cluster.comes_together().await;
+        assert_eq!(cluster.hosts[0].link.status().reconciled, 1, "it has missed nothing");
+    });
+}
+
+#[test]
 fn nobody_waits_for_a_place_that_does_not_answer() {
     runtime().block_on(async {
         let cluster = Cluster::new(1, 1);
