@@ -4,6 +4,8 @@
 //! each order to forget. What is later is told by a [`Version`]. So it does not matter in which order, how often and by which way
 //! hosts hear of each other: those that have heard the same know the same.
 
+#[cfg(test)]
+mod convergence;
 mod forgets;
 pub mod form;
 mod hosts;
