@@ -20,6 +20,8 @@ const MOST: usize = 1 << 16;
 /// How far a lane is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// Nobody has tried yet.
+    Beginning,
     /// The registers can't be reached, and why.
     Away(String),
     /// They can; this host and they do not know the same yet.
@@ -65,7 +67,7 @@ impl Default for Lane {
         Self {
             queue: Mutex::default(),
             work: Notify::new(),
-            phase: Mutex::new((Phase::Away("not connected yet".to_owned()), Instant::now())),
+            phase: Mutex::new((Phase::Beginning, Instant::now())),
             refused: AtomicBool::new(false),
             echo: Latency::default(),
             owes: AtomicBool::new(false),
@@ -169,7 +171,7 @@ impl Lane {
     }
 
     pub(super) fn is_connected(&self) -> bool {
-        !matches!(self.phase.lock().unwrap_or_else(PoisonError::into_inner).0, Phase::Away(_))
+        matches!(self.phase.lock().unwrap_or_else(PoisonError::into_inner).0, Phase::Reconciling | Phase::Synced)
     }
 
     /// Goes on to a phase, and returns the one before.
@@ -251,6 +253,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_phase_has_an_age() {
         let lane = Lane::default();
+        assert_eq!(lane.enter(Phase::Away("a reason".to_owned())), Phase::Beginning);
         tokio::time::advance(Duration::from_secs(5)).await;
         lane.enter(Phase::Away("another reason".to_owned()));
         assert_eq!(lane.phase().1, Duration::from_secs(5));

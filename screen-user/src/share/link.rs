@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -44,6 +44,8 @@ pub(super) struct Shared<R, K> {
     pub(super) told: AtomicU64,
     pub(super) reconciled: AtomicU64,
     look_ups: LookUps,
+    /// Whether the operator was told last that all is well; nothing was said at first.
+    said: Mutex<Option<bool>>,
 }
 
 #[derive(Debug, Default)]
@@ -132,6 +134,7 @@ impl<R: Registers, K: Knowledge> Link<R, K> {
             told: AtomicU64::new(0),
             reconciled: AtomicU64::new(0),
             look_ups: LookUps::default(),
+            said: Mutex::default(),
         });
         let (first, synced) = watch::channel(0);
         let first = Arc::new(first);
@@ -204,6 +207,7 @@ impl<R: Registers, K: Knowledge> Link<R, K> {
         let phases: Vec<(Phase, Duration)> = self.shared.lanes.iter().map(|(_, lane)| lane.phase()).collect();
         let away = phases.iter().find_map(|(phase, since)| match phase {
             Phase::Away(why) => Some((why.clone(), *since)),
+            Phase::Beginning => Some(("not connected yet".to_owned(), *since)),
             Phase::Reconciling | Phase::Synced => None,
         });
         let synced = phases.iter().all(|(phase, _)| *phase == Phase::Synced);
@@ -245,6 +249,28 @@ impl<R: Registers, K: Knowledge> Link<R, K> {
 }
 
 impl<R: Registers, K: Knowledge> Shared<R, K> {
+    /// Tells the operator, once, how it is with all lanes, after one of them has changed.
+    pub(super) fn say(&self) {
+        let phases: Vec<Phase> = self.lanes.iter().map(|(_, lane)| lane.phase().0).collect();
+        let away = phases.iter().find_map(|phase| match phase {
+            Phase::Away(why) => Some(why),
+            Phase::Beginning | Phase::Reconciling | Phase::Synced => None,
+        });
+        let synced = phases.iter().all(|phase| *phase == Phase::Synced);
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        match away {
+            Some(why) if *said != Some(false) => {
+                *said = Some(false);
+                self.knowledge.say(true, &format!("other hosts are not heard, this one goes on alone: {why}"));
+            }
+            None if synced && *said != Some(true) => {
+                *said = Some(true);
+                self.knowledge.say(false, "what other hosts know is known here");
+            }
+            Some(_) | None => {}
+        }
+    }
+
     /// The lane of this number; links make readers and writers for those there are.
     pub(super) fn lane(&self, number: usize) -> Option<&(R, Lane)> {
         self.lanes.get(number)

@@ -61,11 +61,8 @@ impl<R: Registers, K: Knowledge> Reader<R, K> {
                     }
                 }
                 Err(fault) => {
-                    if !matches!(lane.enter(Phase::Away(fault.0.clone())), Phase::Away(why) if why == fault.0) {
-                        self.shared
-                            .knowledge
-                            .say(true, &format!("other hosts are not heard, this one goes on alone: {fault}"));
-                    }
+                    lane.enter(Phase::Away(fault.0));
+                    shared.say();
                     sleep(pause).await;
                     pause = (pause * 2).min(longest);
                 }
@@ -80,16 +77,16 @@ impl<R: Registers, K: Knowledge> Reader<R, K> {
         let owed = lane.owes() && self.looked.is_none_or(|looked| looked.elapsed() >= OWED_PAUSE);
         let Some(from) = places.as_ref().filter(|_| !owed) else {
             let ends = registers.ends().await?;
-            self.enter(Phase::Reconciling);
+            self.enter(&Phase::Reconciling);
             self.looked = Some(Instant::now());
             self.reconcile(registers).await?;
             *places = Some(ends);
-            self.enter(Phase::Synced);
+            self.enter(&Phase::Synced);
             return Ok(());
         };
         match registers.news(from).await? {
             News::Heard(announced, next) => {
-                let returned = self.enter(Phase::Synced);
+                let returned = self.enter(&Phase::Synced);
                 self.hear(registers, announced).await?;
                 *places = Some(next);
                 // A replica that took over may not have heard what its master was told last.
@@ -101,16 +98,15 @@ impl<R: Registers, K: Knowledge> Reader<R, K> {
     }
 
     /// Goes on to a phase, and returns whether the registers were away until now.
-    fn enter(&self, phase: Phase) -> bool {
+    fn enter(&self, phase: &Phase) -> bool {
         let Some((_, lane)) = self.shared.lane(self.number) else { return false };
-        let synced = phase == Phase::Synced;
-        let before = lane.enter(phase);
+        let before = lane.enter(phase.clone());
         let returned = matches!(before, Phase::Away(_));
         if returned {
             lane.work.notify_one();
         }
-        if synced && before != Phase::Synced {
-            self.shared.knowledge.say(false, "what other hosts know is known here");
+        if before != *phase {
+            self.shared.say();
         }
         returned
     }

@@ -3,6 +3,7 @@
 //! Keys and stream of a shard carry the same hash tag, so that they live on one node of a cluster: `mxscreen:{7}:record:192.0.2.1/32`,
 //! `mxscreen:{7}:changes`. A replica has the beginning of what its master has, in the same order; so has a master that was a replica.
 
+mod refusal;
 mod server;
 mod way;
 

@@ -7,6 +7,7 @@ use tokio::sync::Mutex;
 
 use super::{
     super::Fault,
+    refusal::Refusal,
     server::{Address, Servers},
 };
 
@@ -49,7 +50,7 @@ pub(super) struct Scripted<'s> {
 impl Question for Scripted<'_> {
     async fn put<T: FromRedisValue + Send>(&self, connection: &mut MultiplexedConnection) -> RedisResult<T> {
         match self.commands.query_async(connection).await {
-            Err(error) if error.code() == Some("NOSCRIPT") => {
+            Err(error) if Refusal::is_no_script(&error) => {
                 self.script.load_async(connection).await?;
                 self.commands.query_async(connection).await
             }
@@ -89,12 +90,12 @@ impl Way {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            let elsewhere = error.redirect_node().and_then(|(node, _)| Address::of_node(node, &open.to));
-            let Some(elsewhere) = elsewhere else {
-                if is_the_connections_fault(&error) {
+            let refusal = Refusal::of(&error, &open.to);
+            let Some(elsewhere) = refusal.elsewhere else {
+                if !refusal.lasts {
                     self.close().await;
                 }
-                return Err(fault(&open.to, &error));
+                return Err(fault(&open.to, &refusal.text));
             };
             self.close().await;
             open = self.opened(servers, Some(elsewhere)).await?;
@@ -115,11 +116,11 @@ impl Way {
             Err(error) => {
                 self.close().await;
                 // Where a cluster sends on to is tried by whoever opens it next.
-                let elsewhere = error.redirect_node().and_then(|(node, _)| Address::of_node(node, &open.to));
-                if let Some(elsewhere) = elsewhere {
+                let refusal = Refusal::of(&error, &open.to);
+                if let Some(elsewhere) = refusal.elsewhere {
                     let _ = self.opened(servers, Some(elsewhere)).await;
                 }
-                Err(fault(&open.to, &error))
+                Err(fault(&open.to, &refusal.text))
             }
         }
     }
@@ -150,11 +151,6 @@ impl Way {
     }
 }
 
-/// A server that has no room says so and goes on; whatever else is wrong may be better elsewhere, or on a new connection.
-fn is_the_connections_fault(error: &RedisError) -> bool {
-    !matches!(error.code(), Some("OOM" | "NOPERM" | "ERR"))
-}
-
-fn fault(to: &Address, error: &RedisError) -> Fault {
-    Fault(format!("redis {to}: {error}"))
+fn fault(to: &Address, text: &str) -> Fault {
+    Fault(format!("redis {to}: {text}"))
 }
