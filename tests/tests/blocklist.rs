@@ -89,3 +89,73 @@ fn a_list_that_would_do_harm_is_refused_and_says_why() {
     assert_eq!(gate.ask(&["blocklist", "list"]), serde_json::json!([]));
     gate.stop();
 }
+
+#[test]
+fn how_much_a_list_may_deny_is_configured_and_force_is_stronger() {
+    let Some(net) = Net::new() else { return };
+    let _postfix = Postfix::start(&net);
+    let settings = Settings::in_place(&net).text("kernel.deny_reply", "drop").set("blocklists.max_share", "1");
+    let gate = Gate::start(&net, settings);
+    let file = net.directory().join("list.txt");
+    fs::write(&file, "198.18.0.0/24\n").unwrap();
+    let import = |more: &[&str]| {
+        let words = ["blocklist", "import", file.to_str().unwrap(), "--list", "wide"];
+        gate.control(&[&words, more].concat())
+    };
+    let own = String::from_utf8_lossy(&import(&[]).stderr).into_owned();
+    assert!(own.contains("would deny 198.18.0.1/32, this host's own address"), "{own}");
+    // Two of 256 parts are 0.8 %.
+    fs::write(&file, "32.0.0.0/8\n33.0.0.0/8\n198.18.1.0/24\n").unwrap();
+    assert!(import(&["--dry-run"]).status.success());
+    fs::write(&file, "32.0.0.0/7\n34.0.0.0/8\n198.18.1.0/24\n").unwrap();
+    let refused = import(&[]);
+    assert_eq!(refused.status.code(), Some(64));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("1.2 % of an address space (more than blocklists.max_share, 1 %)"), "{said}");
+    assert_screened(&net, ip("198.18.1.7"));
+    assert!(import(&["--force"]).status.success());
+    Client::assert_dropped(net.client(), ip("198.18.1.7"));
+    gate.stop();
+}
+
+#[test]
+fn a_list_has_its_own_reply_and_the_configuration_has_the_last_word() {
+    let Some(net) = Net::new() else { return };
+    let _postfix = Postfix::start(&net);
+    let settings = Settings::in_place(&net).set("kernel.reply_texts", "{ named = \"5.7.1 As configured\" }");
+    let gate = Gate::start(&net, settings);
+    let file = net.directory().join("list.txt");
+    let listed = ["198.18.1.7", "198.18.2.7", "2001:2:0:50::7"].map(ip);
+    fs::write(&file, "198.18.1.0/24\n198.18.2.7\n2001:2:0:50::/60\n").unwrap();
+    let import = |gate: &Gate, list: &str, more: &[&str]| {
+        let words = ["blocklist", "import", file.to_str().unwrap(), "--list", list];
+        gate.control(&[&words, more].concat())
+    };
+    let assert_told = |reply: &str| {
+        for client in listed {
+            assert_eq!(Client::connect(net.client(), client).line(), reply, "{client}");
+        }
+    };
+    let own = ["--reply", "5.7.1 Listed, see https://example.org/own"];
+
+    assert!(import(&gate, "own", &own).status.success());
+    assert_told("521 5.7.1 Listed, see https://example.org/own");
+    assert_eq!(gate.ask(&["blocklist", "list"])[0]["reply"], own[1]);
+    // The same list without a text, and with it again: nothing else has changed.
+    assert!(import(&gate, "own", &[]).status.success());
+    assert_told("521 5.3.2 Service currently unavailable");
+    assert!(import(&gate, "own", &own).status.success());
+    let settings = gate.settings().clone();
+    gate.stop();
+    let gate = Gate::start(&net, settings);
+    assert_told("521 5.7.1 Listed, see https://example.org/own");
+    gate.tell(&["blocklist", "remove", "--list", "own"]);
+
+    assert!(import(&gate, "named", &own).status.success());
+    assert_told("521 5.7.1 As configured");
+    let refused = import(&gate, "own", &["--reply", "Go away"]);
+    assert!(!refused.status.success());
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("printable ASCII"), "{said}");
+    gate.stop();
+}

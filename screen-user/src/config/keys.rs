@@ -166,6 +166,12 @@ pub(super) const KEYS: &[Key] = &[
         "[\"all\"]",
         "The server's addresses where a client can earn a pass; `!ADDRESS` excludes one (a backup MX).",
     ),
+    key(
+        "blocklists.max_share",
+        Kind::Number,
+        "5",
+        "The largest share of the IPv4 or IPv6 address space, in percent, that an imported list may deny: a list that denies more is refused, unless `--force` is given.",
+    ),
     key("pregreet.wait", Kind::Duration, "\"6s\"", "How long a new client must wait for the greeting."),
     key("pregreet.stress_wait", Kind::Duration, "\"2s\"", "The same while the screener is under stress."),
     key(
@@ -488,7 +494,7 @@ pub(super) const KEYS: &[Key] = &[
         "kernel.reply_texts",
         Kind::Table,
         "{}",
-        "What a denied client is told behind the code 521, by the list that denies it: `access list`, `operator`, `failed test`, or the name of an imported list. For example `{ operator = \"5.7.1 See https://example.org/blocked\" }`; one line of printable ASCII, 82 characters at most. Without it: `5.3.2 Service currently unavailable`.",
+        "What a denied client is told behind the code 521, by the list that denies it: `access list`, `operator`, `failed test`, or the name of an imported list, whose own text (`--reply`) it replaces. For example `{ operator = \"5.7.1 See https://example.org/blocked\" }`; one line of printable ASCII, 82 characters at most. Without it: `5.3.2 Service currently unavailable`.",
     ),
     key(
         "kernel.remember_failures",

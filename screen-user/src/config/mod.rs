@@ -15,6 +15,7 @@ mod load;
 mod problem;
 mod redis;
 mod reference;
+mod reply_text;
 mod values;
 
 #[cfg(test)]
@@ -42,6 +43,7 @@ pub use load::{Loaded, load, load_text};
 pub use problem::{Place, Problem, Problems};
 pub use redis::{HostPort, Redis, RedisServers, RedisTls, Secret};
 pub use reference::{markdown, reference};
+pub use reply_text::{REPLY_TEXT, is_reply_text};
 
 /// A complete, checked configuration.
 #[derive(Debug, Clone)]
@@ -52,6 +54,8 @@ pub struct Config {
     pub access: AccessList,
     /// How the domains of the permanent list are asked.
     pub spf: Spf,
+    /// Lists that others keep.
+    pub blocklists: Blocklists,
     /// The protected ports.
     pub ports: Vec<u16>,
     /// Who owns the protected port.
@@ -102,6 +106,13 @@ pub struct Spf {
     pub max_ttl: Duration,
     /// The widest networks that a domain may publish.
     pub widest: Widest,
+}
+
+/// Lists that others keep (`blocklists`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blocklists {
+    /// The largest share of an address space that a list may deny unless it is forced, in percent.
+    pub max_share: u8,
 }
 
 /// How DNSBL zones are asked.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -10,11 +10,11 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Gate, from_now, shared_lists::removed_key, unix_now};
+use super::{Gate, from_now, harm, shared_lists::removed_key, unix_now};
 use crate::{
     access::blocklist::Addresses,
-    config::{Backend, Config},
-    kernel::{Expiry, ListId},
+    config::{REPLY_TEXT, is_reply_text},
+    kernel::{Expiry, KernelError, ListId},
     operate::{
         exit::{Failure, chain},
         request::Import,
@@ -24,8 +24,6 @@ use crate::{
 
 /// The most lists.
 const MOST_LISTS: usize = 256;
-/// The largest share of an address space that a list may deny unless it is forced.
-const MOST_SHARE: f64 = 0.05;
 /// How keys of lists begin in the store.
 const STORE_PREFIX: &str = "list ";
 
@@ -63,6 +61,9 @@ pub(super) struct About {
     /// It was imported whatever it denies.
     #[serde(default)]
     pub(super) forced: bool,
+    /// What its clients are told behind the code 521.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reply: Option<String>,
 }
 
 impl List {
@@ -105,8 +106,11 @@ impl Gate {
         check_name(name)?;
         let addresses = Addresses::from_bytes(&import.addresses)
             .ok_or_else(|| Failure::usage("the addresses are not in the form that the import sends"))?;
-        if !import.force {
-            refuse_the_harmful(&self.config.load(), name, &addresses)?;
+        if import.reply.as_ref().is_some_and(|text| !is_reply_text(text)) {
+            return Err(Failure::usage(format!("the reply can't be sent: {REPLY_TEXT}")));
+        }
+        if let (false, Some(harm)) = (import.force, harm::of(&self.config.load(), &addresses)) {
+            return Err(Failure::usage(format!("{name}: not imported: it {harm}; --force imports it all the same")));
         }
         let turn = self.turn();
         let _turn = hold(&turn);
@@ -115,7 +119,7 @@ impl Gate {
             (lists.id_for(name)?, lists.lists.get(name).cloned())
         };
         let networks: BTreeSet<IpNet> = addresses.networks().collect();
-        let (added, removed) = match before {
+        let (added, removed) = match &before {
             Some(before) => {
                 let kept = before.addresses.networks().filter(|net| networks.contains(net)).count();
                 (networks.len() - kept, before.networks - kept)
@@ -130,6 +134,7 @@ impl Gate {
         let about = About {
             until: import.seconds.map(|seconds| now.saturating_add(seconds)),
             imported: now,
+            reply: import.reply.clone(),
             version: self.next_version(),
             host: self.hosts.name(HostId::THIS).to_string(),
             forced: import.force,
@@ -143,12 +148,20 @@ impl Gate {
 
     /// Puts a list in the place of the one of this name, everywhere.
     fn put_list(&self, name: &str, list: List, networks: impl IntoIterator<Item = IpNet>) -> Result<(), Failure> {
-        self.feed_reply_text(list.id, name);
+        let failed = |error: KernelError| Failure::unavailable(format!("{name}: not imported: {}", chain(&error)));
+        // The text first: who is denied from now on hears it.
+        self.feed_reply_text(list.id, name, list.about.reply.as_deref()).map_err(failed)?;
         if let Some(kernel) = &self.kernel {
             let expires = Expiry::after_or_never(list.about.until.map(from_now));
-            kernel
-                .replace_denied(list.id, networks.into_iter().map(|net| (net, expires)))
-                .map_err(|error| Failure::unavailable(format!("{name}: not imported: {}", chain(&error))))?;
+            let replaced = kernel.replace_denied(list.id, networks.into_iter().map(|net| (net, expires)));
+            if replaced.is_err() {
+                let lists = self.imported.read().unwrap_or_else(PoisonError::into_inner);
+                let former = lists.lists.get(name).and_then(|list| list.about.reply.clone());
+                drop(lists);
+                let restored = self.feed_reply_text(list.id, name, former.as_deref());
+                self.fed_or_said(&format!("the reply text of {name}"), restored);
+            }
+            replaced.map_err(failed)?;
         }
         self.keep_list(name, &list);
         self.store.drop_entry(&removed_key(name));
@@ -162,11 +175,12 @@ impl Gate {
     ///
     /// # Errors
     /// It would do harm here, or there is no room for it.
-    pub(super) fn take_list(&self, name: &str, addresses: Addresses, about: About) -> Result<(), Failure> {
+    pub(super) fn take_list(&self, name: &str, addresses: Addresses, mut about: About) -> Result<(), Failure> {
         check_name(name)?;
-        if !about.forced {
-            refuse_the_harmful(&self.config.load(), name, &addresses)?;
+        if let (false, Some(harm)) = (about.forced, harm::of(&self.config.load(), &addresses)) {
+            return Err(Failure::usage(format!("not taken over: it {harm}")));
         }
+        about.reply = about.reply.filter(|text| is_reply_text(text));
         let id = self.imported.read().unwrap_or_else(PoisonError::into_inner).id_for(name)?;
         let networks: Vec<IpNet> = addresses.networks().collect();
         let list = List { id, networks: networks.len(), addresses: Arc::new(addresses), about };
@@ -204,6 +218,7 @@ impl Gate {
                 "list": name,
                 "networks": list.networks,
                 "imported": list.about.imported,
+                "reply": list.about.reply,
                 "seconds_left": list.about.until.map(|until| until.saturating_sub(now)),
             })
         };
@@ -249,7 +264,8 @@ impl Gate {
         let _turn = hold(&turn);
         let lists = self.imported.read().unwrap_or_else(PoisonError::into_inner).lists.clone();
         for (name, list) in lists.iter().filter(|(_, list)| list.holds_at(now)) {
-            self.feed_reply_text(list.id, name);
+            let text = self.feed_reply_text(list.id, name, list.about.reply.as_deref());
+            self.fed_or_said(&format!("the reply text of {name}"), text);
             let expires = Expiry::after_or_never(list.about.until.map(from_now));
             let fed = kernel.replace_denied(list.id, list.addresses.networks().map(|net| (net, expires)));
             self.fed_or_said(&format!("the imported list {name}"), fed);
@@ -289,7 +305,8 @@ impl Gate {
     fn let_go(&self, name: &str, list: &List) {
         self.store.drop_entry(&format!("{STORE_PREFIX}{name}"));
         if let Some(kernel) = &self.kernel {
-            self.fed_or_said(&format!("the imported list {name}"), kernel.replace_denied(list.id, []));
+            let gone = kernel.replace_denied(list.id, []).and_then(|()| kernel.unset_reply(list.id));
+            self.fed_or_said(&format!("the imported list {name}"), gone);
         }
     }
 }
@@ -328,46 +345,6 @@ fn check_name(name: &str) -> Result<(), Failure> {
     }
 }
 
-/// A list that denies this host, its mail servers or a good part of the world is a mistake more often than a wish.
-fn refuse_the_harmful(config: &Config, name: &str, addresses: &Addresses) -> Result<(), Failure> {
-    let refused =
-        |why: String| Err(Failure::usage(format!("{name}: not imported: it {why}; --force imports it all the same")));
-    if let Some(own) = own_networks(config).into_iter().find(|net| addresses.touches(*net)) {
-        return refused(format!("would deny {own}, which is this host's own"));
-    }
-    if addresses.share() > MOST_SHARE {
-        let percent = addresses.share() * 100.0;
-        return refused(format!("would deny {percent:.1} % of an address space (more than {} %)", MOST_SHARE * 100.0));
-    }
-    if addresses.is_empty() {
-        return refused("is empty".to_owned());
-    }
-    Ok(())
-}
-
-/// Loopback, the addresses of this host's interfaces, and the mail servers.
-fn own_networks(config: &Config) -> Vec<IpNet> {
-    let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-    let backends = config.forward.to.iter().filter_map(|backend| match backend {
-        Backend::At(address) => Some(address.ip().to_canonical()),
-        Backend::Local | Backend::Socket(_) => None,
-    });
-    let replay = config.forward.replay_to.map(|address| address.ip().to_canonical());
-    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten().filter_map(|interface| {
-        let address = interface.address?;
-        let v4 = address.as_sockaddr_in().map(|own| IpAddr::V4(own.ip()));
-        v4.or_else(|| address.as_sockaddr_in6().map(|own| IpAddr::V6(own.ip())))
-    });
-    loopback
-        .into_iter()
-        .chain(backends)
-        .chain(replay)
-        .chain(interfaces)
-        .filter(|own| !own.is_unspecified())
-        .map(IpNet::from)
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -384,17 +361,27 @@ mod tests {
 
     #[test]
     fn what_the_store_keeps_is_read_again_and_nothing_else() {
-        let about = About { until: Some(7), imported: 3, version: Version(5), host: "mx1".to_owned(), forced: false };
+        let about = About {
+            until: Some(7),
+            imported: 3,
+            reply: Some("5.7.1 Listed".into()),
+            version: Version(5),
+            host: "mx1".to_owned(),
+            forced: false,
+        };
         let addresses: Addresses = ["192.0.2.0/24".parse::<IpNet>().unwrap()].into_iter().collect();
         let mut kept = serde_json::to_vec(&about).unwrap();
         kept.push(b'\n');
         kept.extend(addresses.to_bytes());
         let (read, same) = unpack(&kept).unwrap();
         assert_eq!((read.until, read.imported, read.version, same), (Some(7), 3, Version(5), addresses.clone()));
+        assert_eq!(read.reply.as_deref(), Some("5.7.1 Listed"));
         for end in 0..kept.len() {
             assert!(unpack(&kept[..end]).is_none(), "{end}");
         }
-        let former = [&b"{\"until\":7,\"imported\":3}\n"[..], &addresses.to_bytes()].concat();
-        assert_eq!(unpack(&former).unwrap().0.version, Version::NONE);
+        // As it was kept before lists had replies and versions.
+        let former = [b"{\"until\":null,\"imported\":3}\n", addresses.to_bytes().as_slice()].concat();
+        let former = unpack(&former).unwrap().0;
+        assert_eq!((former.reply, former.version), (None, Version::NONE));
     }
 }

@@ -57,11 +57,13 @@ impl Gate {
         }
     }
 
-    /// Gives lists the texts that the configuration has for them.
-    pub(super) fn feed_reply_text(&self, list: ListId, name: &str) {
+    /// Gives a list the text that the configuration has for it, or else `own`.
+    pub(super) fn feed_reply_text(&self, list: ListId, name: &str, own: Option<&str>) -> Result<(), KernelError> {
+        let Some(kernel) = &self.kernel else { return Ok(()) };
         let config = self.config.load();
-        if let (Some(kernel), Some(text)) = (&self.kernel, config.kernel.reply_texts.get(name)) {
-            self.fed_or_said(&format!("the reply text of {name}"), kernel.set_reply(list, text));
+        match config.kernel.reply_texts.get(name).map(String::as_str).or(own) {
+            Some(text) => kernel.set_reply(list, text),
+            None => kernel.unset_reply(list),
         }
     }
 
@@ -69,7 +71,8 @@ impl Gate {
     pub(super) fn feed_everything(&self) {
         self.feed_settings();
         for list in [ListId::ACCESS, ListId::OPERATOR, ListId::FAILURE] {
-            self.feed_reply_text(list, &self.list_name(list));
+            let name = self.list_name(list);
+            self.fed_or_said(&format!("the reply text of {name}"), self.feed_reply_text(list, &name, None));
         }
         self.feed_access_list();
         let entries: Vec<Entry> = self.lists.read().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();

@@ -3,6 +3,7 @@
 mod blocklists;
 mod entries;
 mod feed;
+mod harm;
 mod history;
 mod housekeeping;
 mod left_out;

@@ -158,6 +158,15 @@ impl DenyTable {
         expired.len()
     }
 
+    /// Has everything written again that names `list`.
+    pub(super) fn say_again(&self, list: ListId, changes: &mut Changes) {
+        changes.classes.extend(self.class(list).map(|class| (class, list)));
+        changes
+            .hosts
+            .extend(self.set.list(list).filter(|(prefix, _)| prefix.is_host()).map(|(prefix, _)| prefix.key()));
+        changes.nets.extend(self.written.of_list(list));
+    }
+
     /// What must stand in the hash of single addresses under this key.
     pub(super) fn host(&self, key: IpKey) -> Option<Entry> {
         self.set.own(Prefix::new(key, 128))

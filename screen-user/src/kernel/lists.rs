@@ -108,6 +108,21 @@ impl SharedDenyList {
         lock(&self.list)
     }
 
+    /// Gives `list` the text of this number, or none of its own, also in what is denied already.
+    pub(super) fn set_text(&self, list: ListId, number: Option<u32>) -> Result<(), KernelError> {
+        let former = match number {
+            Some(number) => self.lock().texts.insert(list, number),
+            None => self.lock().texts.remove(&list),
+        };
+        if former == number {
+            return Ok(());
+        }
+        self.change(|table, changes| {
+            table.say_again(list, changes);
+            Ok(())
+        })
+    }
+
     /// Changes the table, then brings the maps to what it says, also when the change went only half way.
     ///
     /// Every slice is written by what the table says at that time. So changes that overlap do no harm to each other: the last one to

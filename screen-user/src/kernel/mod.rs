@@ -270,14 +270,26 @@ impl Kernel {
     }
 
     /// Clients denied by `list` are told `text` behind the code 521: one line of printable ASCII, 82 characters at most, that begins with
-    /// an enhanced status code (RFC 3463). Counts for entries that are made after it; at most 14 lists have a text.
+    /// an enhanced status code (RFC 3463). At most 14 lists have a text.
     ///
     /// # Errors
     ///
-    /// [`KernelError::Full`]; no such text can be sent; or the map could not be written.
+    /// [`KernelError::Full`]; no such text can be sent; or a map could not be written.
     pub fn set_reply(&self, list: ListId, text: &str) -> Result<(), KernelError> {
-        let number = lock(&self.replies).set(list, text)?;
-        self.deny.lock().texts.insert(list, number);
+        let mut replies = lock(&self.replies);
+        let number = replies.set(list, text)?;
+        self.deny.set_text(list, Some(number))
+    }
+
+    /// Clients denied by `list` are told what everybody is told.
+    ///
+    /// # Errors
+    ///
+    /// A map could not be written.
+    pub fn unset_reply(&self, list: ListId) -> Result<(), KernelError> {
+        let mut replies = lock(&self.replies);
+        self.deny.set_text(list, None)?;
+        replies.unset(list);
         Ok(())
     }
 

@@ -239,6 +239,11 @@ impl Written {
         self.entries.get(&prefix).copied()
     }
 
+    /// The prefixes of which `list` has the word.
+    pub(super) fn of_list(&self, list: ListId) -> impl Iterator<Item = Prefix> + '_ {
+        self.entries.iter().filter(move |(_, entry)| entry.list == list).map(|(prefix, _)| *prefix)
+    }
+
     /// How many entries stand in the map.
     pub(super) fn len(&self) -> usize {
         self.entries.len()

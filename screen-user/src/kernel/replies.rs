@@ -37,18 +37,19 @@ impl Replies {
     pub(super) fn set(&mut self, list: ListId, text: &str) -> Result<u32, KernelError> {
         let number = match self.numbers.get(&list) {
             Some(number) => *number,
-            None => {
-                // The first two are those above.
-                let number = 2 + self.numbers.len() as u32;
-                if number as usize >= TEXTS {
-                    return Err(KernelError::Full { table: map::REPLIES, capacity: TEXTS });
-                }
-                number
-            }
+            // The first two are those above.
+            None => (2..TEXTS as u32)
+                .find(|number| !self.numbers.values().any(|taken| taken == number))
+                .ok_or(KernelError::Full { table: map::REPLIES, capacity: TEXTS })?,
         };
         self.write(number, &format!("521 {text}"))?;
         self.numbers.insert(list, number);
         Ok(number)
+    }
+
+    /// The text of `list` is no longer used: another list may have its number.
+    pub(super) fn unset(&mut self, list: ListId) {
+        self.numbers.remove(&list);
     }
 
     /// Makes a new key. What was made with the one before is still good, what was made with the one before that is not.

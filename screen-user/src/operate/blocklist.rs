@@ -17,7 +17,10 @@ use super::{
     request::{self, Import, Request},
     table,
 };
-use crate::access::blocklist::read::{At, Format, Read, read};
+use crate::{
+    access::blocklist::read::{At, Format, Read, read},
+    config::{REPLY_TEXT, is_reply_text},
+};
 
 /// `mxscreen blocklist`.
 #[derive(Debug, Args)]
@@ -64,6 +67,9 @@ struct ImportArgs {
     /// How long the list holds; without it, until it is removed or replaced
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     expires: Option<Duration>,
+    /// What clients on the list are told behind the code 521, for example "5.7.1 See https://example.org/listed"; `kernel.reply_texts` wins
+    #[arg(long, value_name = "TEXT", value_parser = reply)]
+    reply: Option<String>,
     /// Say what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -111,11 +117,16 @@ fn import(gate: &Path, arguments: &ImportArgs) -> Result<(), Failure> {
     let import = Import {
         name: arguments.name.clone(),
         seconds: arguments.expires.map(|duration| duration.as_secs().max(1)),
+        reply: arguments.reply.clone(),
         force: arguments.force,
         dry_run: arguments.dry_run,
         addresses: list.addresses.to_bytes(),
     };
     said(gate, &Request::BlocklistImport(import))
+}
+
+fn reply(text: &str) -> Result<String, &'static str> {
+    if is_reply_text(text) { Ok(text.to_owned()) } else { Err(REPLY_TEXT) }
 }
 
 fn report_refused(shown: &str, list: &Read) {

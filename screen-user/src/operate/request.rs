@@ -95,6 +95,8 @@ pub struct Import {
     pub name: String,
     /// How long it holds, in seconds; without it, until it is removed or replaced.
     pub seconds: Option<u64>,
+    /// What its clients are told behind the code 521, if that is not what everybody is told.
+    pub reply: Option<String>,
     /// Import it although it does harm.
     pub force: bool,
     /// Say what would change, and change nothing.

@@ -175,13 +175,24 @@ fn a_list_has_a_text_of_its_own_and_a_silent_gate_has_none() {
         kernel.set_reply(ListId::IMPORTED, OWN_TEXT).unwrap();
         deny(&kernel, "198.51.100.0/24", ListId::IMPORTED);
         deny(&kernel, "203.0.113.7/32", ListId::IMPORTED);
-        for client in ["198.51.100.7", "203.0.113.7"] {
-            let syn = Frame::syn(client);
-            let cookie = taken_apart(&syn, &kernel.installation.reply_to(&syn.bytes()).unwrap().unwrap()).sequence;
-            let ack = Frame { flags: ACK, sequence: 2, acknowledgement: cookie.wrapping_add(1), ..syn };
-            let reply = taken_apart(&ack, &kernel.installation.reply_to(&ack.bytes()).unwrap().unwrap());
-            assert_eq!(String::from_utf8(reply.data).unwrap(), format!("521 {OWN_TEXT}\r\n"));
-        }
+        deny(&kernel, "203.0.113.64/26", ListId::IMPORTED);
+        deny(&kernel, "203.0.113.77/32", ListId::OPERATOR);
+        let told = |text: &str| {
+            for client in ["198.51.100.7", "203.0.113.7", "203.0.113.65"] {
+                let syn = Frame::syn(client);
+                let cookie = taken_apart(&syn, &kernel.installation.reply_to(&syn.bytes()).unwrap().unwrap()).sequence;
+                let ack = Frame { flags: ACK, sequence: 2, acknowledgement: cookie.wrapping_add(1), ..syn };
+                let reply = taken_apart(&ack, &kernel.installation.reply_to(&ack.bytes()).unwrap().unwrap());
+                assert_eq!(String::from_utf8(reply.data).unwrap(), text, "{client}");
+            }
+        };
+        told(&format!("521 {OWN_TEXT}\r\n"));
+        // It goes, another list takes its place, and it comes again: what is denied already follows.
+        kernel.unset_reply(ListId::IMPORTED).unwrap();
+        kernel.set_reply(ListId::OPERATOR, "5.7.1 Ask the operator").unwrap();
+        told(REFUSAL);
+        kernel.set_reply(ListId::IMPORTED, OWN_TEXT).unwrap();
+        told(&format!("521 {OWN_TEXT}\r\n"));
         for bad in ["", "two\r\nlines", &"x".repeat(83)] {
             assert!(kernel.set_reply(ListId::OPERATOR, bad).is_err(), "{bad:?}");
         }

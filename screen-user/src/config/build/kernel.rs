@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use screen_common::{cookie::TEXTS, reply::Text};
+use screen_common::cookie::TEXTS;
 
 use crate::config::{
-    Kernel, KernelReply, Layout, ScreenerDown, Steer, XdpMode,
+    Kernel, KernelReply, Layout, REPLY_TEXT, ScreenerDown, Steer, XdpMode,
     document::{Located, Value},
+    is_reply_text,
     values::{Fault, Values, mismatch},
 };
 
@@ -72,12 +73,11 @@ fn reply_texts(values: &mut Values<'_>) -> BTreeMap<String, String> {
     let mut texts = BTreeMap::new();
     for (list, Located { value, place }) in values.table(key) {
         match value {
-            Value::Text(text) if Text::new(&format!("521 {text}")).is_some() && is_enhanced(&text) => {
+            Value::Text(text) if is_reply_text(&text) => {
                 texts.insert(list, text);
             }
             Value::Text(_) => {
-                let fault =
-                    Fault::new("it must be one line of printable ASCII, 82 characters at most, that begins with 5.x.x");
+                let fault = Fault::new(REPLY_TEXT);
                 values.fault_at(place, key, fault.hint("for example \"5.7.1 See https://example.org/listed\""));
             }
             other => values.fault_at(place, key, mismatch("a table of texts", &other)),
@@ -87,16 +87,6 @@ fn reply_texts(values: &mut Values<'_>) -> BTreeMap<String, String> {
         values.fault(key, Fault::new(format!("at most {MOST_TEXTS} lists may have a text of their own")));
     }
     texts
-}
-
-/// Whether a text begins with an enhanced status code of a permanent failure (RFC 3463 section 2).
-fn is_enhanced(text: &str) -> bool {
-    let code = text.split(' ').next().unwrap_or_default();
-    let mut numbers = code.split('.');
-    let number = |part: Option<&str>| {
-        part.is_some_and(|part| (1..=3).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit()))
-    };
-    numbers.next() == Some("5") && number(numbers.next()) && number(numbers.next()) && numbers.next().is_none()
 }
 
 fn pin_path(values: &mut Values<'_>) -> PathBuf {

@@ -9,7 +9,7 @@ use crate::{
         spf::{Domain, Networks, Widest},
     },
     config::{
-        AddressList, Spf,
+        AddressList, Blocklists, Spf,
         document::{Located, Value},
         problem::{Place, Problem},
         values::{Fault, Values, mismatch, unknown_word},
@@ -43,6 +43,11 @@ pub(super) fn spf(values: &mut Values<'_>) -> Spf {
         values.fault("access.spf.max_ttl", Fault::new("must not be shorter than access.spf.min_ttl"));
     }
     spf
+}
+
+/// Lists that others keep.
+pub(super) fn blocklists(values: &mut Values<'_>) -> Blocklists {
+    Blocklists { max_share: values.number("blocklists.max_share", 1..=100) }
 }
 
 /// An address match list.
