@@ -4,7 +4,7 @@ use std::{sync::PoisonError, time::Duration};
 
 use ipnet::IpNet;
 
-use super::{Gate, unix_now};
+use super::{Gate, unix_millis, unix_now};
 use crate::{
     access::runtime::{Entry, Inserted, Kind, Origin, Roll},
     screen::record::Client,
@@ -22,6 +22,7 @@ impl Gate {
             }
             match serde_json::from_slice::<Entry>(&json) {
                 Ok(entry) if entry.is_live(now) => {
+                    self.clock.hear(entry.version, unix_millis());
                     let place = store_key(&entry);
                     if place != key {
                         // It was kept by a version that had another key for it.

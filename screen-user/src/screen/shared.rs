@@ -144,6 +144,7 @@ impl Screen {
     pub fn restore(&mut self, records: impl IntoIterator<Item = (Client, Record)>, now: u64) {
         for (client, record) in records {
             if worth_keeping(&self.policy, &record, now) {
+                self.clock.hear(record.version(), now.saturating_mul(1000));
                 self.learn(client, &record);
             }
         }

@@ -150,7 +150,7 @@ impl Registers for RedisRegisters {
     }
 
     async fn news(&self, places: &Places) -> Result<News, Fault> {
-        self.asking.open(&self.servers).await?;
+        self.asking.keep_open(&self.servers).await?;
         let mut pipeline = Pipeline::new();
         for (shard, place) in places {
             pipeline.cmd("XRANGE").arg(self.stream(*shard)).arg(&**place).arg(&**place);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, Script, aio::MultiplexedConnection};
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::Instant};
 
 use super::{
     super::Fault,
@@ -59,10 +59,15 @@ impl Question for Scripted<'_> {
     }
 }
 
+/// Between two looks at whether a connection leads somewhere.
+const KEEP_OPEN: Duration = Duration::from_secs(1);
+
 /// A connection to the server or node that has the keys, or none.
 #[derive(Debug)]
 pub(super) struct Way {
     open: Mutex<Option<Open>>,
+    /// When it was last seen to lead somewhere.
+    tried: Mutex<Option<Instant>>,
     limit: Duration,
 }
 
@@ -75,7 +80,7 @@ struct Open {
 impl Way {
     /// Not open; an answer takes no longer than `limit`.
     pub(super) fn new(limit: Duration) -> Self {
-        Self { open: Mutex::new(None), limit }
+        Self { open: Mutex::new(None), tried: Mutex::new(None), limit }
     }
 
     /// Asks over the connection, which is made if there is none, and follows where a cluster sends on.
@@ -125,9 +130,14 @@ impl Way {
         }
     }
 
-    /// Makes the connection, if there is none.
-    pub(super) async fn open(&self, servers: &Servers) -> Result<(), Fault> {
-        self.opened(servers, None).await.map(drop)
+    /// Sees to it that there is a connection, and that it leads somewhere: those who use it are not patient enough to find that out.
+    pub(super) async fn keep_open(&self, servers: &Servers) -> Result<(), Fault> {
+        let mut tried = self.tried.lock().await;
+        if tried.is_none_or(|tried| tried.elapsed() >= KEEP_OPEN) || self.open.lock().await.is_none() {
+            self.ask::<()>(servers, &redis::cmd("PING")).await?;
+            *tried = Some(Instant::now());
+        }
+        Ok(())
     }
 
     /// What an answer that makes no sense is called.
