@@ -60,7 +60,7 @@ impl World {
     /// Both clocks.
     #[must_use]
     pub fn clock(&self) -> Now {
-        Now { monotonic: self.now, unix: UNIX + self.now.as_secs() }
+        Now { monotonic: self.now, unix_millis: (UNIX + self.now.as_secs()) * 1000 }
     }
 
     /// The most that one session may keep of its client's input: lines, names, addresses, and what failed which test.
