@@ -3,6 +3,7 @@
 //! Keys and stream of a shard carry the same hash tag, so that they live on one node of a cluster: `mxscreen:{7}:record:192.0.2.1/32`,
 //! `mxscreen:{7}:changes`. A replica has the beginning of what its master has, in the same order; so has a master that was a replica.
 
+mod home;
 mod refusal;
 mod server;
 mod way;
@@ -15,7 +16,10 @@ use redis::{
 };
 
 pub use self::server::Servers;
-use self::way::{Scripted, Way};
+use self::{
+    home::Home,
+    way::{Scripted, Way},
+};
 use super::{Announced, Fault, Item, Key, News, Page, Places, Registers, Shard};
 use crate::config;
 
@@ -40,7 +44,7 @@ pub struct RedisRegisters {
     shards: Vec<Shard>,
     prefix: Box<str>,
     script: Script,
-    servers: Arc<Servers>,
+    home: Home,
     /// A blocking command holds up its connection, and a long answer those behind it: so each kind of work has its own.
     telling: Way,
     hearing: Way,
@@ -60,7 +64,7 @@ impl RedisRegisters {
             shards,
             prefix: config.prefix.as_str().into(),
             script: Script::new(include_str!("merge.lua")),
-            servers: Arc::clone(servers),
+            home: Home::new(Arc::clone(servers)),
             telling: Way::new(Duration::from_secs(5)),
             hearing: Way::new(NEWS_WAIT + Duration::from_millis(1500)),
             asking: Way::new(Duration::from_secs(1)),
@@ -116,7 +120,12 @@ impl Registers for RedisRegisters {
             return Ok(changed);
         }
         let merges = Scripted { commands, script: &self.script };
-        let results: Vec<Vec<i64>> = self.telling.ask(&self.servers, &merges).await?;
+        let before = self.home.at().await;
+        let results: Vec<Vec<i64>> = self.telling.ask(&self.home, &merges).await?;
+        if before.is_none() || self.home.at().await != before {
+            // What was known already at one place need not be announced at the other one: only what is heard counts.
+            return Ok(vec![true; items.len()]);
+        }
         for (places, result) in order.iter().zip(results) {
             for (place, result) in places.iter().zip(result) {
                 if let Some(changed) = changed.get_mut(*place) {
@@ -132,7 +141,7 @@ impl Registers for RedisRegisters {
         for shard in &self.shards {
             pipeline.cmd("XREVRANGE").arg(self.stream(*shard)).arg("+").arg("-").arg("COUNT").arg(1);
         }
-        let last: Vec<StreamRangeReply> = self.telling.ask(&self.servers, &pipeline).await?;
+        let last: Vec<StreamRangeReply> = self.telling.ask(&self.home, &pipeline).await?;
         let mut ends = Places::new();
         for (shard, last) in self.shards.iter().zip(last) {
             let place = match last.ids.into_iter().next() {
@@ -141,7 +150,7 @@ impl Registers for RedisRegisters {
                 None => {
                     let mut mark = redis::cmd("XADD");
                     mark.arg(self.stream(*shard)).arg("*").arg("mark").arg("");
-                    self.telling.ask(&self.servers, &mark).await?
+                    self.telling.ask(&self.home, &mark).await?
                 }
             };
             ends.insert(*shard, place.into());
@@ -150,7 +159,7 @@ impl Registers for RedisRegisters {
     }
 
     async fn news(&self, places: &Places) -> Result<News, Fault> {
-        self.asking.keep_open(&self.servers).await?;
+        self.asking.keep_open(&self.home).await?;
         let mut pipeline = Pipeline::new();
         for (shard, place) in places {
             pipeline.cmd("XRANGE").arg(self.stream(*shard)).arg(&**place).arg(&**place);
@@ -165,8 +174,8 @@ impl Registers for RedisRegisters {
         for place in places.values() {
             read.arg(&**place);
         }
-        let mut replies: Vec<Value> = self.hearing.ask(&self.servers, &pipeline).await?;
-        let unexpected = |error: redis::ParsingError| self.hearing.fault(&self.servers, &RedisError::from(error));
+        let mut replies: Vec<Value> = self.hearing.ask(&self.home, &pipeline).await?;
+        let unexpected = |error: redis::ParsingError| self.hearing.fault(&self.home, &RedisError::from(error));
         let news = replies.pop().unwrap_or(Value::Nil);
         for reply in replies {
             let found: StreamRangeReply = redis::from_redis_value(reply).map_err(unexpected)?;
@@ -202,7 +211,7 @@ impl Registers for RedisRegisters {
         };
         let mut scan = redis::cmd("SCAN");
         scan.arg(from.unwrap_or("0")).arg("MATCH").arg(pattern).arg("COUNT").arg(PAGE);
-        let (next, names): (String, Vec<String>) = self.telling.ask(&self.servers, &scan).await?;
+        let (next, names): (String, Vec<String>) = self.telling.ask(&self.home, &scan).await?;
         let keys = names.iter().filter_map(|name| self.register(name)).collect();
         Ok(Page { keys, next: (next != "0").then(|| next.into()) })
     }
@@ -215,14 +224,14 @@ impl Registers for RedisRegisters {
         for key in keys {
             get.arg(self.name(key));
         }
-        let states: Vec<Option<Vec<u8>>> = self.telling.ask(&self.servers, &get).await?;
+        let states: Vec<Option<Vec<u8>>> = self.telling.ask(&self.home, &get).await?;
         Ok(states.into_iter().map(|state| Item::from_bytes(&state?).ok()).collect())
     }
 
     async fn look_up(&self, key: &Key) -> Result<Option<Item>, Fault> {
         let mut get = redis::cmd("GET");
         get.arg(self.name(key));
-        let state: Option<Vec<u8>> = self.asking.ask_open(&self.servers, &get).await?;
+        let state: Option<Vec<u8>> = self.asking.ask_open(&self.home, &get).await?;
         Ok(state.and_then(|state| Item::from_bytes(&state).ok()))
     }
 }

@@ -5,11 +5,7 @@ use std::time::Duration;
 use redis::{Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, Script, aio::MultiplexedConnection};
 use tokio::{sync::Mutex, time::Instant};
 
-use super::{
-    super::Fault,
-    refusal::Refusal,
-    server::{Address, Servers},
-};
+use super::{super::Fault, home::Home, refusal::Refusal, server::Address};
 
 /// How often a cluster may send on to another node.
 const REDIRECTIONS: usize = 4;
@@ -86,71 +82,69 @@ impl Way {
     /// Asks over the connection, which is made if there is none, and follows where a cluster sends on.
     pub(super) async fn ask<T: FromRedisValue + Send>(
         &self,
-        servers: &Servers,
+        home: &Home,
         question: &impl Question,
     ) -> Result<T, Fault> {
-        let mut open = self.opened(servers, None).await?;
         for _ in 0..REDIRECTIONS {
+            let mut open = self.opened(home).await?;
             let error = match question.put(&mut open.connection).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
             let refusal = Refusal::of(&error, &open.to);
-            let Some(elsewhere) = refusal.elsewhere else {
-                if !refusal.lasts {
-                    self.close().await;
-                }
-                return Err(fault(&open.to, &refusal.text));
-            };
-            self.close().await;
-            open = self.opened(servers, Some(elsewhere)).await?;
+            if let Some(elsewhere) = refusal.elsewhere {
+                home.moved(elsewhere).await;
+                continue;
+            }
+            if !refusal.lasts {
+                self.close().await;
+                home.doubt(&open.to).await;
+            }
+            return Err(fault(&open.to, &refusal.text));
         }
-        Err(Fault(format!("redis {}: sent from node to node", open.to)))
+        Err(Fault(format!("redis {}: sent from node to node", home.shown())))
     }
 
     /// Asks over the connection that is there.
     pub(super) async fn ask_open<T: FromRedisValue + Send>(
         &self,
-        servers: &Servers,
+        home: &Home,
         question: &impl Question,
     ) -> Result<T, Fault> {
         let open = self.open.lock().await.clone();
-        let Some(mut open) = open else { return Err(Fault(format!("redis {}: not connected", servers.shown()))) };
+        let Some(mut open) = open else { return Err(Fault(format!("redis {}: not connected", home.shown()))) };
         match question.put(&mut open.connection).await {
             Ok(answer) => Ok(answer),
             Err(error) => {
+                // It is made anew by whoever keeps it open.
                 self.close().await;
-                // Where a cluster sends on to is tried by whoever opens it next.
-                let refusal = Refusal::of(&error, &open.to);
-                if let Some(elsewhere) = refusal.elsewhere {
-                    let _ = self.opened(servers, Some(elsewhere)).await;
-                }
-                Err(fault(&open.to, &refusal.text))
+                Err(fault(&open.to, &Refusal::of(&error, &open.to).text))
             }
         }
     }
 
     /// Sees to it that there is a connection, and that it leads somewhere: those who use it are not patient enough to find that out.
-    pub(super) async fn keep_open(&self, servers: &Servers) -> Result<(), Fault> {
+    pub(super) async fn keep_open(&self, home: &Home) -> Result<(), Fault> {
         let mut tried = self.tried.lock().await;
         if tried.is_none_or(|tried| tried.elapsed() >= KEEP_OPEN) || self.open.lock().await.is_none() {
-            self.ask::<()>(servers, &redis::cmd("PING")).await?;
+            self.ask::<()>(home, &redis::cmd("PING")).await?;
             *tried = Some(Instant::now());
         }
         Ok(())
     }
 
     /// What an answer that makes no sense is called.
-    pub(super) fn fault(&self, servers: &Servers, error: &RedisError) -> Fault {
-        Fault(format!("redis {}: {error}", servers.shown()))
+    pub(super) fn fault(&self, home: &Home, error: &RedisError) -> Fault {
+        Fault(format!("redis {}: {error}", home.shown()))
     }
 
-    async fn opened(&self, servers: &Servers, to: Option<Address>) -> Result<Open, Fault> {
+    async fn opened(&self, home: &Home) -> Result<Open, Fault> {
+        let at = home.at().await;
         let mut place = self.open.lock().await;
-        if let Some(open) = place.as_ref().filter(|open| to.as_ref().is_none_or(|to| open.to == *to)) {
+        if let Some(open) = place.as_ref().filter(|open| at.as_ref() == Some(&open.to)) {
             return Ok(open.clone());
         }
-        let (to, connection) = servers.connect(to, self.limit).await?;
+        let (to, connection) = home.connect(self.limit).await?;
         let open = Open { connection, to };
         *place = Some(open.clone());
         Ok(open)
