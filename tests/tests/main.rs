@@ -32,6 +32,7 @@ mod refusal;
 mod relay;
 mod replay;
 mod several_servers;
+mod sharing;
 mod soak;
 mod spf;
 mod startup;

@@ -1,0 +1,72 @@
+//! Servers that take each other's place.
+
+use screen_tests::{
+    fleet::Fleet,
+    redis::{Cluster, Sentinels},
+};
+
+use super::numbered;
+
+#[test]
+fn gates_follow_the_sentinels_to_another_master() {
+    let Some(mut fleet) = Fleet::new(3, "[]") else { return };
+    let mut trio = Sentinels::start(&fleet.backplane);
+    let urls = format!("[\"redis+sentinel://{}/0\"]", trio.place());
+    fleet.configure(|settings| settings.set("cache.redis.urls", &urls));
+    fleet.start();
+    learn_and_agree(&fleet, 1);
+    trio.fail_over();
+    learn_and_agree(&fleet, 2);
+    let master = trio.master();
+    trio.servers[master].kill();
+    // Learnt while there is none.
+    learn(&fleet, 3);
+    let next = trio.wait_master_other_than(master);
+    agree(&fleet, 3);
+    assert!(!trio.servers[next].keys("mxscreen").is_empty());
+}
+
+#[test]
+fn gates_go_on_with_a_cluster_that_loses_a_master() {
+    let Some(mut fleet) = Fleet::new(3, "[]") else { return };
+    let mut cluster = Cluster::start(&fleet.backplane);
+    let urls: Vec<String> = cluster.seeds().iter().map(|place| format!("\"redis://{place}\"")).collect();
+    fleet.configure(|settings| settings.set("cache.redis.urls", &format!("[{}]", urls.join(", "))));
+    fleet.start();
+    learn_and_agree(&fleet, 1);
+    cluster.fail_over();
+    learn_and_agree(&fleet, 2);
+    let victim = cluster.kill_master();
+    learn_and_agree(&fleet, 3);
+    cluster.nodes[victim].restart(&fleet.backplane);
+    learn_and_agree(&fleet, 4);
+}
+
+/// Each gate tests a client of each family.
+#[track_caller]
+fn learn(fleet: &Fleet, round: u8) {
+    for (number, edge) in fleet.edges.iter().enumerate() {
+        for client in numbered(round, number) {
+            edge.tests(client);
+        }
+    }
+}
+
+/// All of them know what each of them has learnt in so many rounds.
+#[track_caller]
+fn agree(fleet: &Fleet, rounds: u8) {
+    for number in 0..fleet.edges.len() {
+        for (edge, client) in fleet.edges.iter().flat_map(|edge| numbered(rounds, number).map(|client| (edge, client)))
+        {
+            edge.wait_passed(client);
+        }
+    }
+    let known = fleet.wait_agreement();
+    assert_eq!(known.passed.len(), usize::from(rounds) * 2 * fleet.edges.len(), "{known:?}");
+}
+
+#[track_caller]
+fn learn_and_agree(fleet: &Fleet, rounds: u8) {
+    learn(fleet, rounds);
+    agree(fleet, rounds);
+}
