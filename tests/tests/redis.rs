@@ -93,11 +93,17 @@ fn a_gates_user_may_do_a_gates_work_alone() {
     let redis = Redis::start(&backplane, PORT, &lines.each_ref().map(String::as_str));
     let ca = authority.file().display().to_string();
     let ask = |words: &[&str]| redis_cli(&net, &[&["--tls", "--cacert", &ca], words].concat());
-    let gate = ["--user", "gate", "--pass", "secret", "--no-auth-warning"];
+    let gate = ["--user", "mxscreen", "--pass", "secret", "--no-auth-warning"];
     assert_eq!(ask(&["GET", "mxscreen:{0}:x"]).trim(), "NOAUTH Authentication required.");
     assert_eq!(ask(&[&gate[..], &["SET", "mxscreen:{0}:x", "1"]].concat()).trim(), "OK");
-    for denied in [&["SET", "other", "1"][..], &["FLUSHALL"], &["CONFIG", "GET", "*"], &["KEYS", "*"], &["ACL", "LIST"]]
-    {
+    for denied in [
+        &["SET", "other", "1"][..],
+        &["FLUSHALL"],
+        &["DEL", "mxscreen:{0}:x"],
+        &["CONFIG", "GET", "*"],
+        &["KEYS", "*"],
+        &["ACL", "LIST"],
+    ] {
         assert!(ask(&[&gate[..], denied].concat()).starts_with("NOPERM"), "{denied:?}");
     }
     assert_eq!(redis.ask(&["GET", "mxscreen:{0}:x"]).text(), "1");

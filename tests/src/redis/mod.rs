@@ -26,10 +26,6 @@ use crate::{
 /// The ordinary port.
 pub const PORT: u16 = 6379;
 
-/// What a gate has to be allowed, in the words of an access list of Redis. Key names begin with the gate's default prefix.
-pub const GATE_RIGHTS: &str =
-    "~mxscreen:* resetchannels -@all +@read +@write +@scripting +@connection -@dangerous +info";
-
 /// A running server. Dropping it ends it.
 #[derive(Debug)]
 pub struct Redis {
@@ -79,11 +75,16 @@ impl Redis {
         });
     }
 
-    /// Waits until it has all that its master has.
+    /// Waits until it follows a master and has all that that has.
+    ///
+    /// # Panics
+    ///
+    /// When it does not.
     #[track_caller]
-    fn wait_follows(&self) {
+    pub fn wait_follows(&self) {
         wait_for(&format!("Redis at port {} follows its master", self.port), SOON, || {
-            (self.info("master_link_status") == "up").then_some(())
+            let follows = self.info("role") == "slave" && self.info("master_link_status") == "up";
+            follows.then_some(())
         });
     }
 
@@ -173,10 +174,16 @@ fn begin(namespace: &Namespace, directory: &Path, words: &[String]) -> Process {
     Process::start(namespace, Path::new("redis-server"), &words, &directory.join("output"))
 }
 
-/// Has the server take nobody but the user `gate`, with this password and no more rights than a gate needs.
+/// Has the server take nobody but the user `mxscreen`, with this password and the rights that an operator is told to give.
+///
+/// # Panics
+///
+/// When the documentation does not say which.
 #[must_use]
 pub fn guarded(password: &str) -> String {
-    format!("user default off\nuser gate on >{password} {GATE_RIGHTS}")
+    let documented = include_str!("../../../docs/cluster.md").lines();
+    let rights = documented.filter_map(|line| line.strip_prefix("ACL SETUSER mxscreen on >PASSWORD ")).next();
+    format!("user default off\nuser mxscreen on >{password} {}", rights.expect("the rights of a gate"))
 }
 
 /// Has the server speak TLS alone, at its port.

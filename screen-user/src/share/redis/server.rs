@@ -129,6 +129,8 @@ impl Servers {
         settings: RedisConnectionInfo,
         limit: Duration,
     ) -> Result<MultiplexedConnection, RedisError> {
+        // A user with no more rights than needed would be refused that, and the server would log it.
+        let settings = settings.set_skip_set_lib_name();
         let host = to.host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let client = match &self.config.tls {
             None => {
