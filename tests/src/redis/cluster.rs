@@ -1,5 +1,7 @@
 //! A cluster: three masters that share the slots, with a replica each.
 
+use std::iter;
+
 use super::Redis;
 use crate::{
     backplane::Backplane,
@@ -29,12 +31,18 @@ impl Cluster {
         let lines = ["cluster-enabled yes", "cluster-config-file nodes.conf", "cluster-node-timeout 1000"];
         let nodes: Vec<Redis> = (FIRST..FIRST + 6).map(|port| Redis::start(backplane, port, &lines)).collect();
         let places: Vec<String> = nodes.iter().map(Redis::place).collect();
-        let enter = ["netns", "exec", backplane.namespace.name(), "redis-cli", "--cluster", "create"];
-        let how = ["--cluster-replicas", "1", "--cluster-yes"];
-        run("ip", enter.into_iter().chain(places.iter().map(String::as_str)).chain(how));
         let cluster = Self { nodes };
+        let places = places.iter().map(String::as_str);
+        let words: Vec<&str> =
+            iter::once("create").chain(places).chain(["--cluster-replicas", "1", "--cluster-yes"]).collect();
+        cluster.manage(backplane, &words);
         cluster.wait_whole();
         cluster
+    }
+
+    fn manage(&self, backplane: &Backplane, words: &[&str]) {
+        let enter = ["netns", "exec", backplane.namespace.name(), "redis-cli", "--cluster"];
+        run("ip", enter.iter().chain(words));
     }
 
     /// Waits until every node serves and every master has a replica that is as good.
@@ -78,6 +86,20 @@ impl Cluster {
         self.nodes[replica].ask(&["CLUSTER", "FAILOVER"]);
         wait_for("the replica is a master", SOON, || self.is_master(replica).then_some(()));
         self.wait_whole();
+    }
+
+    /// Has all slots of a master move to the others, with what is in them.
+    ///
+    /// # Panics
+    ///
+    /// When they do not.
+    #[track_caller]
+    pub fn empty_master(&self, backplane: &Backplane) {
+        let node = &self.nodes[self.masters()[0]];
+        let id = node.ask(&["CLUSTER", "MYID"]);
+        let weight = format!("{}=0", id.text());
+        self.manage(backplane, &["rebalance", &node.place(), "--cluster-weight", &weight]);
+        assert!(node.keys("").is_empty(), "it has a key left");
     }
 
     /// Ends a master, waits until its replica has taken its place, and says which it was.

@@ -1,5 +1,7 @@
 //! Servers that take each other's place.
 
+use std::thread;
+
 use screen_tests::{
     fleet::Fleet,
     redis::{Cluster, Sentinels},
@@ -40,6 +42,23 @@ fn gates_go_on_with_a_cluster_that_loses_a_master() {
     learn_and_agree(&fleet, 3);
     cluster.nodes[victim].restart(&fleet.backplane);
     learn_and_agree(&fleet, 4);
+}
+
+#[test]
+fn gates_find_the_slots_of_a_cluster_that_move() {
+    let Some(mut fleet) = Fleet::new(2, "[]") else { return };
+    let cluster = Cluster::start(&fleet.backplane);
+    let urls: Vec<String> = cluster.seeds().iter().map(|place| format!("\"redis://{place}\"")).collect();
+    fleet.configure(|settings| settings.set("cache.redis.urls", &format!("[{}]", urls.join(", "))));
+    fleet.start();
+    learn_and_agree(&fleet, 1);
+    thread::scope(|scope| {
+        let moving = scope.spawn(|| cluster.empty_master(&fleet.backplane));
+        learn(&fleet, 2);
+        moving.join().unwrap();
+    });
+    agree(&fleet, 2);
+    learn_and_agree(&fleet, 3);
 }
 
 /// Each gate tests a client of each family.
