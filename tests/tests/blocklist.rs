@@ -1,6 +1,12 @@
 //! Block lists: imported whole, enforced in the kernel, kept over a restart, and never against this host.
 
-use std::{fs, net::IpAddr};
+use std::{
+    fmt::Write as _,
+    fs,
+    net::IpAddr,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+};
 
 use screen_tests::{
     gate::{Gate, Settings},
@@ -157,5 +163,82 @@ fn a_list_has_its_own_reply_and_the_configuration_has_the_last_word() {
     assert!(!refused.status.success());
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(said.contains("printable ASCII"), "{said}");
+    gate.stop();
+}
+
+/// Ends the clients with the test, whatever becomes of it.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Lists as they are published: some twenty thousand entries, of which half change from one to the next.
+fn long_list(turn: u32, more: &str) -> String {
+    let mut text = String::from(more);
+    for number in 0..10_000 {
+        let (high, low) = (number >> 8, number & 255);
+        writeln!(text, "203.{high}.{low}.9\n198.{}.{high}.{low}", 51 + turn).unwrap();
+    }
+    text
+}
+
+#[test]
+fn who_stays_listed_is_never_let_through_while_the_list_is_replaced() {
+    let Some(net) = Net::new() else { return };
+    let _postfix = Postfix::start(&net);
+    let gate = Gate::start(&net, Settings::in_place(&net));
+    // The same clients are listed by entries that stay, and by others each time: alone, in their network, in a larger one.
+    let turns = [
+        "198.18.1.7\n198.18.2.7\n2001:2:0:50::7\n198.18.9.0/24\n",
+        "198.18.1.7\n198.18.2.0/24\n2001:2:0:50::/64\n198.18.10.0/24\n",
+        "198.18.1.7\n198.18.2.0-198.18.3.255\n2001:2:0:40::/58\n198.18.9.0/25\n",
+    ];
+    let listed = ["198.18.1.7", "198.18.2.7", "2001:2:0:50::7"].map(ip);
+    let files: Vec<_> = (0..3u32)
+        .zip(turns)
+        .map(|(turn, more)| {
+            let path = net.directory().join(format!("list{turn}"));
+            fs::write(&path, long_list(turn, more)).unwrap();
+            path
+        })
+        .collect();
+    let import = |turn: usize| {
+        gate.tell(&["blocklist", "import", files[turn % 3].to_str().unwrap(), "--list", "long"]);
+    };
+    import(0);
+    let done = AtomicBool::new(false);
+    let refused = listed.map(|_| AtomicUsize::new(0));
+    thread::scope(|scope| {
+        let clients: Vec<_> = listed
+            .iter()
+            .zip(&refused)
+            .map(|(client, refused)| {
+                let (net, done) = (&net, &done);
+                scope.spawn(move || {
+                    while !done.load(Ordering::Relaxed) {
+                        let line = Client::connect(net.client(), *client).line();
+                        assert_eq!(line, "521 5.3.2 Service currently unavailable", "{client}");
+                        refused.fetch_add(1, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        let _end = Ends(&done);
+        for turn in 1..10 {
+            let before = refused.each_ref().map(|count| count.load(Ordering::Relaxed));
+            import(turn);
+            // Each of them comes at least once between two imports, and as often as it can during one.
+            gate.wait("every client was refused once more", || {
+                let ended = clients.iter().any(thread::ScopedJoinHandle::is_finished);
+                ended || refused.iter().zip(before).all(|(count, before)| count.load(Ordering::Relaxed) > before)
+            });
+        }
+    });
+    // What has left the list may come in.
+    assert_eq!(gate.ask(&["explain", "198.18.10.7"])["imported_list"], serde_json::Value::Null);
+    assert_screened(&net, ip("198.18.10.7"));
     gate.stop();
 }

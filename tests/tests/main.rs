@@ -9,6 +9,7 @@
 )]
 
 mod blocklist;
+mod blocklist_directory;
 mod counts;
 mod denied;
 mod dnsbl;

@@ -172,6 +172,13 @@ pub(super) const KEYS: &[Key] = &[
         "5",
         "The largest share of the IPv4 or IPv6 address space, in percent, that an imported list may deny: a list that denies more is refused, unless `--force` is given.",
     ),
+    depends(
+        "blocklists.directory",
+        Kind::File,
+        "\"/etc/mxscreen/blocklists.d\"",
+        "none",
+        "A watched directory: each file in it, whatever its ending, is the block list of its name, for as long as it is there. A relative name is looked for beside this file.",
+    ),
     key("pregreet.wait", Kind::Duration, "\"6s\"", "How long a new client must wait for the greeting."),
     key("pregreet.stress_wait", Kind::Duration, "\"2s\"", "The same while the screener is under stress."),
     key(

@@ -113,6 +113,8 @@ pub struct Spf {
 pub struct Blocklists {
     /// The largest share of an address space that a list may deny unless it is forced, in percent.
     pub max_share: u8,
+    /// Whose files are lists, if there is such a directory.
+    pub directory: Option<PathBuf>,
 }
 
 /// How DNSBL zones are asked.

@@ -1,4 +1,4 @@
-//! Imported block lists: held here, in the kernel and in the store, each replaced whole or not at all.
+//! Imported block lists: held here, in the kernel and in the store.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,20 +6,16 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Gate, from_now, harm, shared_lists::removed_key, unix_now};
+use super::{Gate, from_now, unix_now};
 use crate::{
     access::blocklist::Addresses,
-    config::{REPLY_TEXT, is_reply_text},
-    kernel::{Expiry, KernelError, ListId},
-    operate::{
-        exit::{Failure, chain},
-        request::Import,
-    },
-    share::{HostId, Key, Version},
+    keeper::Stamp,
+    kernel::{Expiry, ListId},
+    operate::exit::Failure,
+    share::{Key, Version},
 };
 
 /// The most lists.
@@ -39,9 +35,9 @@ pub(super) struct Imported {
 
 #[derive(Debug, Clone)]
 pub(super) struct List {
-    id: ListId,
+    pub(super) id: ListId,
     pub(super) addresses: Arc<Addresses>,
-    networks: usize,
+    pub(super) networks: usize,
     pub(super) about: About,
 }
 
@@ -51,7 +47,7 @@ pub(super) struct About {
     /// Unix seconds; without it, until it is removed.
     pub(super) until: Option<u64>,
     /// When it was imported, Unix seconds.
-    imported: u64,
+    pub(super) imported: u64,
     /// Which of two lists of a name is the later one.
     #[serde(default)]
     pub(super) version: Version,
@@ -63,10 +59,25 @@ pub(super) struct About {
     pub(super) forced: bool,
     /// What its clients are told behind the code 521.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    reply: Option<String>,
+    pub(super) reply: Option<String>,
+    /// The file that it comes from: of this host alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) file: Option<FromFile>,
+}
+
+/// A file in the directory of lists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FromFile {
+    pub(super) name: String,
+    pub(super) stamp: Stamp,
 }
 
 impl List {
+    /// When its entries in the kernel's tables expire.
+    pub(super) fn expires(&self) -> Expiry {
+        Expiry::after_or_never(self.about.until.map(from_now))
+    }
+
     fn holds_at(&self, now: u64) -> bool {
         self.about.until.is_none_or(|until| until > now)
     }
@@ -86,7 +97,7 @@ impl Imported {
         self.lists.iter().find(|(_, list)| list.id == id).map(|(name, _)| name.as_str())
     }
 
-    fn id_for(&self, name: &str) -> Result<ListId, Failure> {
+    pub(super) fn id_for(&self, name: &str) -> Result<ListId, Failure> {
         if let Some(list) = self.lists.get(name) {
             return Ok(list.id);
         }
@@ -100,106 +111,25 @@ impl Imported {
 }
 
 impl Gate {
-    /// Replaces a list whole, or leaves everything as it was.
-    pub(super) fn import_list(&self, import: &Import) -> Result<Value, Failure> {
-        let name = import.name.as_str();
-        check_name(name)?;
-        let addresses = Addresses::from_bytes(&import.addresses)
-            .ok_or_else(|| Failure::usage("the addresses are not in the form that the import sends"))?;
-        if import.reply.as_ref().is_some_and(|text| !is_reply_text(text)) {
-            return Err(Failure::usage(format!("the reply can't be sent: {REPLY_TEXT}")));
-        }
-        if let (false, Some(harm)) = (import.force, harm::of(&self.config.load(), &addresses)) {
-            return Err(Failure::usage(format!("{name}: not imported: it {harm}; --force imports it all the same")));
-        }
-        let turn = self.turn();
-        let _turn = hold(&turn);
-        let (id, before) = {
-            let lists = self.imported.read().unwrap_or_else(PoisonError::into_inner);
-            (lists.id_for(name)?, lists.lists.get(name).cloned())
-        };
-        let networks: BTreeSet<IpNet> = addresses.networks().collect();
-        let (added, removed) = match &before {
-            Some(before) => {
-                let kept = before.addresses.networks().filter(|net| networks.contains(net)).count();
-                (networks.len() - kept, before.networks - kept)
-            }
-            None => (networks.len(), 0),
-        };
-        let said = format!("{name}: {} networks, {added} new, {removed} gone", networks.len());
-        if import.dry_run {
-            return Ok(json!([format!("{said}; nothing was changed")]));
-        }
-        let now = unix_now();
-        let about = About {
-            until: import.seconds.map(|seconds| now.saturating_add(seconds)),
-            imported: now,
-            reply: import.reply.clone(),
-            version: self.next_version(),
-            host: self.hosts.name(HostId::THIS).to_string(),
-            forced: import.force,
-        };
-        let list = List { id, networks: networks.len(), addresses: Arc::new(addresses), about };
-        self.put_list(name, list, networks)?;
-        self.tell(Key::List(name.into()));
-        self.log.info(said.as_str());
-        Ok(json!([said]))
-    }
-
-    /// Puts a list in the place of the one of this name, everywhere.
-    fn put_list(&self, name: &str, list: List, networks: impl IntoIterator<Item = IpNet>) -> Result<(), Failure> {
-        let failed = |error: KernelError| Failure::unavailable(format!("{name}: not imported: {}", chain(&error)));
-        // The text first: who is denied from now on hears it.
-        self.feed_reply_text(list.id, name, list.about.reply.as_deref()).map_err(failed)?;
-        if let Some(kernel) = &self.kernel {
-            let expires = Expiry::after_or_never(list.about.until.map(from_now));
-            let replaced = kernel.replace_denied(list.id, networks.into_iter().map(|net| (net, expires)));
-            if replaced.is_err() {
-                let lists = self.imported.read().unwrap_or_else(PoisonError::into_inner);
-                let former = lists.lists.get(name).and_then(|list| list.about.reply.clone());
-                drop(lists);
-                let restored = self.feed_reply_text(list.id, name, former.as_deref());
-                self.fed_or_said(&format!("the reply text of {name}"), restored);
-            }
-            replaced.map_err(failed)?;
-        }
-        self.keep_list(name, &list);
-        self.store.drop_entry(&removed_key(name));
-        let mut imported = self.imported.write().unwrap_or_else(PoisonError::into_inner);
-        imported.removed.remove(name);
-        imported.lists.insert(name.to_owned(), list);
-        Ok(())
-    }
-
-    /// Puts a list of another host in the place of an earlier one. The caller holds the turn.
-    ///
-    /// # Errors
-    /// It would do harm here, or there is no room for it.
-    pub(super) fn take_list(&self, name: &str, addresses: Addresses, mut about: About) -> Result<(), Failure> {
-        check_name(name)?;
-        if let (false, Some(harm)) = (about.forced, harm::of(&self.config.load(), &addresses)) {
-            return Err(Failure::usage(format!("not taken over: it {harm}")));
-        }
-        about.reply = about.reply.filter(|text| is_reply_text(text));
-        let id = self.imported.read().unwrap_or_else(PoisonError::into_inner).id_for(name)?;
-        let networks: Vec<IpNet> = addresses.networks().collect();
-        let list = List { id, networks: networks.len(), addresses: Arc::new(addresses), about };
-        self.put_list(name, list, networks)
-    }
-
-    /// Removes a list.
+    /// Removes a list that an operator has imported.
     pub(super) fn remove_list(&self, name: &str) -> Result<Value, Failure> {
-        let turn = self.turn();
-        let _turn = hold(&turn);
+        self.may_replace(name, false)?;
         let removed = self.drop_list(name, self.next_version()).ok_or_else(|| no_list(name))?;
         self.tell(Key::List(name.into()));
+        // A file may have waited for this name.
+        self.directory.look();
         Ok(json!([format!("{name}: {removed} networks removed")]))
     }
 
-    /// Removes a list that was removed at `version`, and returns how many networks it had. The caller holds the turn.
+    /// Removes a list that was removed at `version`, unless it was imported later, and returns how many networks it had.
     pub(super) fn drop_list(&self, name: &str, version: Version) -> Option<usize> {
+        let turn = self.turn();
+        let _turn = hold(&turn);
         let list = {
             let mut imported = self.imported.write().unwrap_or_else(PoisonError::into_inner);
+            if imported.version(name).is_some_and(|known| known > version) {
+                return None;
+            }
             imported.note_removed(name, version);
             imported.lists.remove(name)
         };
@@ -207,6 +137,33 @@ impl Gate {
         let list = list?;
         self.let_go(name, &list);
         Some(list.networks)
+    }
+
+    /// The names of lists that come from files.
+    pub(super) fn lists_of_files(&self) -> Vec<String> {
+        let lists = self.imported.read().unwrap_or_else(PoisonError::into_inner);
+        lists.lists.iter().filter(|(_, list)| list.about.file.is_some()).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Whether the list of this name is what this file says.
+    pub(super) fn is_of(&self, name: &str, file: &FromFile) -> bool {
+        let lists = self.imported.read().unwrap_or_else(PoisonError::into_inner);
+        lists.lists.get(name).is_some_and(|list| list.about.file.as_ref() == Some(file))
+    }
+
+    /// Removes a list whose file is gone.
+    pub(super) fn remove_list_of_file(&self, name: &str) {
+        if let Some(list) = self.take_out(name) {
+            self.log.info(format!("{name}: its file is gone, {} networks removed", list.networks));
+        }
+    }
+
+    fn take_out(&self, name: &str) -> Option<List> {
+        let turn = self.turn();
+        let _turn = hold(&turn);
+        let list = self.imported.write().unwrap_or_else(PoisonError::into_inner).lists.remove(name)?;
+        self.let_go(name, &list);
+        Some(list)
     }
 
     /// Every list, without its addresses.
@@ -219,6 +176,7 @@ impl Gate {
                 "networks": list.networks,
                 "imported": list.about.imported,
                 "reply": list.about.reply,
+                "file": list.about.file.as_ref().map(|file| &file.name),
                 "seconds_left": list.about.until.map(|until| until.saturating_sub(now)),
             })
         };
@@ -266,7 +224,7 @@ impl Gate {
         for (name, list) in lists.iter().filter(|(_, list)| list.holds_at(now)) {
             let text = self.feed_reply_text(list.id, name, list.about.reply.as_deref());
             self.fed_or_said(&format!("the reply text of {name}"), text);
-            let expires = Expiry::after_or_never(list.about.until.map(from_now));
+            let expires = list.expires();
             let fed = kernel.replace_denied(list.id, list.addresses.networks().map(|net| (net, expires)));
             self.fed_or_said(&format!("the imported list {name}"), fed);
         }
@@ -295,7 +253,7 @@ impl Gate {
         Arc::clone(&self.imported.read().unwrap_or_else(PoisonError::into_inner).turn)
     }
 
-    fn keep_list(&self, name: &str, list: &List) {
+    pub(super) fn keep_list(&self, name: &str, list: &List) {
         match pack(list) {
             Ok(kept) => self.store.keep_entry(&format!("{STORE_PREFIX}{name}"), kept),
             Err(error) => self.log.warn(format!("{name}: this list ends with the gate: {error}")),
@@ -334,30 +292,11 @@ fn no_list(name: &str) -> Failure {
     Failure::usage(format!("there is no imported list {name:?}; `mxscreen blocklist list` shows those there are"))
 }
 
-/// Names are shown in logs and tables and kept as keys.
-fn check_name(name: &str) -> Result<(), Failure> {
-    let fits = (1..=64).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
-    if fits {
-        Ok(())
-    } else {
-        Err(Failure::usage(format!("{name:?} is no name for a list: 1 to 64 letters, digits, \".\", \"_\" and \"-\"")))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use ipnet::IpNet;
 
-    #[test]
-    fn names_of_lists_are_plain_words() {
-        for good in ["drop", "DROP-v6", "crowdsec.ban_1"] {
-            assert!(check_name(good).is_ok(), "{good}");
-        }
-        for bad in ["", "a b", "a/b", "ä", &"x".repeat(65)] {
-            assert!(check_name(bad).is_err(), "{bad}");
-        }
-    }
+    use super::*;
 
     #[test]
     fn what_the_store_keeps_is_read_again_and_nothing_else() {
@@ -365,6 +304,7 @@ mod tests {
             until: Some(7),
             imported: 3,
             reply: Some("5.7.1 Listed".into()),
+            file: None,
             version: Version(5),
             host: "mx1".to_owned(),
             forced: false,

@@ -1,11 +1,13 @@
 //! The running gate: what sessions, the control socket and the kernel half have in common.
 
 mod blocklists;
+mod directory;
 mod entries;
 mod feed;
 mod harm;
 mod history;
 mod housekeeping;
+mod import;
 mod left_out;
 mod reload;
 mod run;
@@ -62,6 +64,7 @@ pub struct Gate {
     screen: Mutex<Screen>,
     lists: RwLock<RuntimeLists>,
     imported: RwLock<blocklists::Imported>,
+    directory: directory::Directory,
     fed: Mutex<feed::Fed>,
     /// Held by the one who feeds the access list, until the kernel agrees.
     feeding: Mutex<()>,

@@ -61,6 +61,7 @@ impl Gate {
         self.offer_tls();
         *self.notices.lock().unwrap_or_else(PoisonError::into_inner) = said.clone();
         self.feed_everything();
+        self.directory.look_anew();
         self.follow_domains(spf);
         said.push("reloaded".into());
         Ok(said)

@@ -17,13 +17,16 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::{io::AsyncReadExt as _, net::UnixStream, sync::watch};
 
-use super::{Counts, Gate, Phase, blocklists::Imported, feed::Fed, history::History, spf::Domains, unix_now};
+use super::{
+    Counts, Gate, Phase, blocklists::Imported, directory::Directory, feed::Fed, history::History, spf::Domains,
+    unix_now,
+};
 use crate::{
     access::runtime::RuntimeLists,
     cache::{Disk as _, StateFile, Store},
     config::{self, CacheBackend, Host, Loaded},
     forward::{pass::Passes, pool::Pool, relay::Traffic},
-    keeper::{Equipment, Keeper, RELAY_NO_MORE, RELOAD, RETIRE, STOP},
+    keeper::{Equipment, Keeper, LISTS, RELAY_NO_MORE, RELOAD, RETIRE, STOP},
     kernel::{Kernel, Maps, Plan},
     net::{listener, tls::TlsServer},
     operate::{
@@ -129,6 +132,7 @@ async fn serve(
     });
     tokio::spawn(Arc::clone(&gate).keep_house());
     tokio::spawn(Arc::clone(&gate).log_kernel_events());
+    tokio::spawn(Arc::clone(&gate).keep_lists());
     let config = gate.config.load_full();
     gate.begin_sharing(&config.cache, &config.resolver);
     // The first clients are to be promised what the mail servers keep; those that do not answer at once are not waited for.
@@ -163,6 +167,7 @@ fn start(work: Work) -> Result<Arc<Gate>, Failure> {
         source,
         lists: RwLock::new(RuntimeLists::default()),
         imported: RwLock::new(Imported::default()),
+        directory: Directory::default(),
         fed: Mutex::new(Fed::default()),
         feeding: Mutex::new(()),
         domains: Mutex::new(Domains::default()),
@@ -195,6 +200,7 @@ fn start(work: Work) -> Result<Arc<Gate>, Failure> {
     let spf = Gate::spf_of(&gate.config.load())?;
     gate.restore_entries(opened.entries);
     gate.feed_everything();
+    gate.follow_directory();
     gate.follow_domains(spf);
     if let Some(kernel) = &gate.kernel {
         kernel.begin_steering().map_err(|error| Failure::of_kernel(&error))?;
@@ -208,6 +214,8 @@ fn start(work: Work) -> Result<Arc<Gate>, Failure> {
 enum Order {
     Stop,
     Reload,
+    /// Files of block lists have changed.
+    Lists,
     /// Another version of the program takes over.
     Retire,
     RelayNoMore,
@@ -229,6 +237,7 @@ async fn next_order(orders: &mut UnixStream) -> Order {
         match orders.read_u8().await {
             Ok(STOP) => return Order::Stop,
             Ok(RELOAD) => return Order::Reload,
+            Ok(LISTS) => return Order::Lists,
             Ok(RETIRE) => return Order::Retire,
             Ok(RELAY_NO_MORE) => return Order::RelayNoMore,
             Ok(_) => {}
@@ -247,6 +256,7 @@ impl Gate {
                     Order::Orphaned => break Why::Orphaned,
                     // For those that have retired.
                     Order::RelayNoMore => {}
+                    Order::Lists => self.directory.look(),
                     Order::Reload => {
                         let gate = Arc::clone(self);
                         // Whoever sent the signal reads the log.
@@ -314,7 +324,7 @@ impl Gate {
                     return;
                 }
                 Order::RelayNoMore => self.relays_no_more.store(true, Ordering::Release),
-                Order::Reload | Order::Retire => {}
+                Order::Reload | Order::Lists | Order::Retire => {}
             }
         }
     }

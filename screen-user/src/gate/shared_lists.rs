@@ -4,9 +4,15 @@ use std::sync::PoisonError;
 
 use super::{
     Gate,
-    blocklists::{Imported, hold, pack, unpack},
+    blocklists::{About, Imported, pack, unpack},
+    import::{Replacement, check_name},
 };
-use crate::share::{Item, Key, Version, form};
+use crate::{
+    access::blocklist::Addresses,
+    config::is_reply_text,
+    operate::exit::Failure,
+    share::{Item, Key, Version, form},
+};
 
 /// Most removed lists that are remembered; beyond, those removed first go.
 const MOST_REMOVED: usize = 1024;
@@ -31,7 +37,7 @@ impl Imported {
     }
 
     /// When the list of this name was last imported or removed; none if it never was.
-    fn version(&self, name: &str) -> Option<Version> {
+    pub(super) fn version(&self, name: &str) -> Option<Version> {
         let there = self.lists.get(name).map(|list| list.about.version);
         there.or_else(|| self.removed.get(name).copied())
     }
@@ -42,6 +48,8 @@ impl Gate {
     pub(super) fn list_item(&self, name: &str) -> Option<Item> {
         let imported = self.imported.read().unwrap_or_else(PoisonError::into_inner);
         match imported.lists.get(name) {
+            // Those that come from files are this host's own.
+            Some(list) if list.about.file.is_some() => None,
             Some(list) => {
                 let about = &list.about;
                 Some(Item::of_one(&about.host, about.version, about.until.unwrap_or(0), pack(list).ok()?))
@@ -56,41 +64,47 @@ impl Gate {
     /// The lists that other hosts are told of.
     pub(super) fn list_keys(&self) -> Vec<Key> {
         let imported = self.imported.read().unwrap_or_else(PoisonError::into_inner);
-        imported.lists.keys().chain(imported.removed.keys()).map(|name| Key::List(name.as_str().into())).collect()
+        let shared = imported.lists.iter().filter(|(_, list)| list.about.file.is_none()).map(|(name, _)| name);
+        shared.chain(imported.removed.keys()).map(|name| Key::List(name.as_str().into())).collect()
     }
 
     /// Takes over a list of another host, or its removal. Returns whether this host knows something better.
     pub(super) fn learn_list(&self, name: &str, item: &Item) -> bool {
-        let turn = self.turn();
-        let _turn = hold(&turn);
         let theirs = item.version();
-        let ours = self.imported.read().unwrap_or_else(PoisonError::into_inner).version(name);
+        let ours = {
+            let imported = self.imported.read().unwrap_or_else(PoisonError::into_inner);
+            // What a file here says, no other host changes.
+            if imported.lists.get(name).is_some_and(|list| list.about.file.is_some()) {
+                return false;
+            }
+            imported.version(name)
+        };
         if let Some(ours) = ours.filter(|ours| *ours >= theirs) {
             return ours > theirs;
         }
-        let done = match item.payload() {
+        match item.payload() {
             Some([]) => {
-                let gone = self.drop_list(name, theirs);
-                gone.map(|networks| format!("{networks} networks removed"))
-            }
-            payload => match payload.and_then(unpack) {
-                Some((about, addresses)) => match self.take_list(name, addresses, about) {
-                    Ok(()) => Some("taken over".to_owned()),
-                    Err(failure) => {
-                        self.log.warn(format!("the imported list {name} of {}: {}", item.host, failure.message));
-                        None
-                    }
-                },
-                None => {
-                    self.log.warn(format!("the imported list {name} of {} is not readable and is left out", item.host));
-                    None
+                if let Some(networks) = self.drop_list(name, theirs) {
+                    self.log.info(format!("{name}: {networks} networks removed, by {}", item.host));
                 }
-            },
-        };
-        if let Some(done) = done {
-            self.log.info(format!("{name}: {done} (by {})", item.host));
+            }
+            payload => {
+                let taken = payload.and_then(unpack).map(|(about, addresses)| self.take_list(name, about, addresses));
+                let taken = taken.unwrap_or_else(|| Err(Failure::usage("it is not readable")));
+                if let Err(failure) = taken {
+                    self.log.warn(format!("{name}, of {}: not taken over: {}", item.host, failure.message));
+                }
+            }
         }
         false
+    }
+
+    fn take_list(&self, name: &str, mut about: About, addresses: Addresses) -> Result<(), Failure> {
+        check_name(name)?;
+        about.file = None;
+        about.reply = about.reply.filter(|text| is_reply_text(text));
+        let force = about.forced;
+        self.replace_list(Replacement { name, addresses, about, force, dry_run: false }).map(drop)
     }
 
     /// Keeps for the next start that a list was removed.

@@ -301,6 +301,7 @@ impl Gate {
                 "denied_by_access_list": fed_rejects,
                 "permitted_by_access_list": fed_permits,
                 "imported": self.blocklists(),
+                "directory": self.directory_status(),
                 "spf": self.spf_status(),
             },
             "cache": { "backend": backend_name(&config.cache.backend), "store": self.store.status(), "redis": self.link_status() },

@@ -14,6 +14,7 @@ use std::{
 
 use super::{
     channel::Channel,
+    lists::{ListFile, Stamp},
     message::{Begin, Description, Handed, ToKeeper, ToScreener},
 };
 use crate::{
@@ -135,7 +136,7 @@ impl Pile {
                 File::from(descriptor).read_to_end(&mut contents)?;
                 self.facts.files.insert(path, contents);
             }
-            Handed::Store | Handed::Connection => return Err(out_of_turn()),
+            Handed::Store | Handed::Connection | Handed::List(_) => return Err(out_of_turn()),
         }
         Ok(())
     }
@@ -240,6 +241,29 @@ impl Keeper {
     pub fn connect(&self, path: &Path) -> Result<UnixStream, Failure> {
         self.ask(&ToKeeper::Connect(path.to_owned()), |answer, descriptor| match (answer, descriptor) {
             (ToScreener::Hand(Handed::Connection), Some(descriptor)) => Some(descriptor.into()),
+            _ => None,
+        })
+    }
+
+    /// The files in the directory of block lists, by name; none: the configuration in force has no such directory.
+    ///
+    /// # Errors
+    /// It can't be read, or the keeper is gone. The message is the reason alone.
+    pub fn lists(&self) -> Result<Option<Vec<ListFile>>, Failure> {
+        self.ask(&ToKeeper::Lists, |answer, _| match answer {
+            ToScreener::Lists(files) => Some(files),
+            _ => None,
+        })
+    }
+
+    /// One of them, open; none: it is being written.
+    ///
+    /// # Errors
+    /// It can't be read, or is too long, or the keeper is gone. The message is the reason alone.
+    pub fn open_list(&self, name: &str) -> Result<Option<(File, Stamp)>, Failure> {
+        self.ask(&ToKeeper::OpenList(name.to_owned()), |answer, descriptor| match (answer, descriptor) {
+            (ToScreener::Hand(Handed::List(stamp)), Some(descriptor)) => Some(Some((descriptor.into(), stamp))),
+            (ToScreener::Done, None) => Some(None),
             _ => None,
         })
     }

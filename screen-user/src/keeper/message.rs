@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::lists::{ListFile, Stamp};
 use crate::{
     kernel::{Attached, HungServer, Processors},
     operate::exit::{Code, Failure},
@@ -16,6 +17,8 @@ pub(super) const MOST_LINES: usize = 100;
 pub const STOP: u8 = b's';
 /// An order: read the configuration again.
 pub const RELOAD: u8 = b'r';
+/// An order: look at the directory of block lists.
+pub const LISTS: u8 = b'l';
 /// An order: take no clients any more, say so, and bring the sessions to their ends. Another version of the program takes over.
 pub const RETIRE: u8 = b'u';
 /// An order to a screener that has retired: begin no relay any more.
@@ -41,6 +44,8 @@ pub(super) enum ToScreener {
         /// Numbers of users by name.
         users: BTreeMap<String, u32>,
     },
+    /// The files in the directory of block lists; none: there is no such directory.
+    Lists(Option<Vec<ListFile>>),
     /// Not done, and why.
     Failed(Reason),
 }
@@ -60,6 +65,8 @@ pub(super) enum Handed {
     Store,
     /// A connection to a mail server's Unix socket.
     Connection,
+    /// A file in the directory of block lists.
+    List(Stamp),
     /// A map of the kernel half.
     Map(String),
     /// The contents of a file that the configuration names.
@@ -111,6 +118,10 @@ pub(super) enum ToKeeper {
     PutStoreAside,
     /// Connect to this Unix socket of a mail server's.
     Connect(PathBuf),
+    /// Which files are in the directory of block lists?
+    Lists,
+    /// Open one of them.
+    OpenList(String),
     /// It can't go on.
     Fail(Reason),
 }

@@ -12,6 +12,7 @@ mod heir;
 mod interfaces;
 mod kernel;
 mod link;
+mod lists;
 mod message;
 mod post;
 mod recount;
@@ -31,7 +32,8 @@ use self::{
 };
 pub use self::{
     link::{Equipment, Keeper, Reread},
-    message::{Description, RELAY_NO_MORE, RELOAD, RETIRE, STOP},
+    lists::{ListFile, Stamp},
+    message::{Description, LISTS, RELAY_NO_MORE, RELOAD, RETIRE, STOP},
 };
 use crate::{
     config::{self, Facts, Host, Loaded},

@@ -6,6 +6,7 @@ use std::{
         fd::{AsFd as _, BorrowedFd},
         unix::{net::UnixStream, process::ExitStatusExt as _},
     },
+    path::Path,
     process::ExitStatus,
     sync::Arc,
     time::Duration,
@@ -25,7 +26,8 @@ use super::{
     equip::{equip, hand_files, spawn},
     heir::{Relieved, bury, check},
     interfaces, kernel,
-    message::{Begin, Description, Handed, RELOAD, RETIRE, STOP, ToKeeper, ToScreener},
+    lists::{self, Watch},
+    message::{Begin, Description, Handed, LISTS, RELOAD, RETIRE, STOP, ToKeeper, ToScreener},
     post::Post,
     recount,
 };
@@ -76,6 +78,8 @@ pub(super) struct Shift {
     requests: mpsc::Receiver<ToKeeper>,
     orders: UnixStream,
     installation: Option<Arc<Installation>>,
+    /// The directory of block lists, where there is one.
+    watch: Option<Watch>,
     /// What goes on beside it.
     tasks: JoinSet<()>,
     /// Since when the programs decide by its tables.
@@ -127,6 +131,7 @@ impl Shift {
             channel: ours,
             orders,
             installation,
+            watch: post.config.blocklists.directory.as_deref().map(Watch::begin),
             tasks: JoinSet::new(),
             active_since: None,
             released: false,
@@ -154,6 +159,7 @@ impl Shift {
                     }
                 }
                 order = signals.next() => self.pass_on(order),
+                () = lists::changed(&mut self.watch) => self.order(LISTS),
                 // Nobody asks how a task has ended, but the next ones need its place.
                 Some(_) = self.tasks.join_next() => {}
                 checked = joined(&mut self.candidate) => self.decide(checked),
@@ -190,7 +196,11 @@ impl Shift {
             Order::Stop => STOP,
             Order::Reload => RELOAD,
         };
-        // A screener that is gone, or that has not heard some thousand orders, hears no more.
+        self.order(letter);
+    }
+
+    /// A screener that is gone, or that has not heard some thousand orders, hears no more.
+    fn order(&mut self, letter: u8) {
         let _ = self.orders.write(&[letter]);
     }
 
@@ -232,6 +242,7 @@ impl Shift {
             },
             ToKeeper::Adopt => {
                 post.adopt();
+                self.watch_lists(post.config.blocklists.directory.as_deref());
                 ToScreener::Done
             }
             ToKeeper::Upgrade => {
@@ -254,6 +265,17 @@ impl Shift {
                 Ok(connection) => return self.send(&ToScreener::Hand(Handed::Connection), Some(connection.as_fd())),
                 Err(failure) => ToScreener::Failed((&failure).into()),
             },
+            ToKeeper::Lists => match self.watch.as_mut().map(Watch::files).transpose() {
+                Ok(files) => ToScreener::Lists(files),
+                Err(error) => ToScreener::Failed((&Failure::unavailable(error)).into()),
+            },
+            ToKeeper::OpenList(name) => match self.watch.as_mut().map_or(Ok(None), |watch| watch.open(&name)) {
+                Ok(Some((file, stamp))) => {
+                    return self.send(&ToScreener::Hand(Handed::List(stamp)), Some(file.as_fd()));
+                }
+                Ok(None) => ToScreener::Done,
+                Err(error) => ToScreener::Failed((&Failure::unavailable(error)).into()),
+            },
             ToKeeper::Fail(reason) => {
                 self.failed = Some(reason.into());
                 ToScreener::Done
@@ -267,7 +289,7 @@ impl Shift {
         match checked {
             Ok(said) => {
                 self.send(&ToScreener::Said(said), None);
-                let _ = self.orders.write(&[RETIRE]);
+                self.order(RETIRE);
             }
             Err(failure) => self.send(&ToScreener::Failed((&failure).into()), None),
         }
@@ -292,6 +314,13 @@ impl Shift {
         // Without systemd there is nobody to notify.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         Ok(())
+    }
+
+    /// Watches another directory of block lists than before, if it is another one.
+    fn watch_lists(&mut self, directory: Option<&Path>) {
+        if self.watch.as_ref().map(Watch::directory) != directory {
+            self.watch = directory.map(Watch::begin);
+        }
     }
 
     fn release(&mut self, detach: bool) {

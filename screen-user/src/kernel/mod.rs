@@ -27,6 +27,7 @@ mod plan;
 mod prefix;
 mod prefixes;
 mod proxies;
+mod readable;
 mod recount;
 mod relay;
 mod replies;
@@ -71,6 +72,7 @@ pub use self::{
     messages::Messages,
     plan::Plan,
     prefixes::ListId,
+    readable::Readable,
     recount::{Corrected, Recount},
     relay::RelayGuard,
     saved_syn::{save_syn, take_saved_syn},

@@ -163,8 +163,9 @@ fn list(gate: &Path, as_json: bool) -> Result<(), Failure> {
                 row.get("list").and_then(Value::as_str).unwrap_or_default().to_owned(),
                 number("networks").unwrap_or_default().to_string(),
                 number("seconds_left").map_or_else(|| "never".to_owned(), table::span),
+                row.get("file").and_then(Value::as_str).unwrap_or("import").to_owned(),
             ]
         })
         .collect();
-    print(&table::render(&["LIST", "NETWORKS", "ENDS IN"], &rows))
+    print(&table::render(&["LIST", "NETWORKS", "ENDS IN", "FROM"], &rows))
 }

@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-use super::SECOND;
+use super::{SECOND, path_if_given};
 
 /// The words that an access list may hold.
 const WORDS: [&str; 6] = ["permit_mynetworks", "permit", "reject", "dunno", "cidr:FILE", "spf:DOMAIN"];
@@ -46,8 +46,11 @@ pub(super) fn spf(values: &mut Values<'_>) -> Spf {
 }
 
 /// Lists that others keep.
-pub(super) fn blocklists(values: &mut Values<'_>) -> Blocklists {
-    Blocklists { max_share: values.number("blocklists.max_share", 1..=100) }
+pub(super) fn blocklists(values: &mut Values<'_>, directory: &Path) -> Blocklists {
+    Blocklists {
+        max_share: values.number("blocklists.max_share", 1..=100),
+        directory: path_if_given(values, "blocklists.directory").map(|path| directory.join(path)),
+    }
 }
 
 /// An address match list.

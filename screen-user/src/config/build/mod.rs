@@ -50,7 +50,7 @@ pub(super) fn config(values: &mut Values<'_>, directory: &Path) -> Option<Config
     Some(Config {
         access,
         spf: lists::spf(values),
-        blocklists: lists::blocklists(values),
+        blocklists: lists::blocklists(values, directory),
         listen: listen(values, layout, &ports),
         resolver: resolver(values),
         tls,
