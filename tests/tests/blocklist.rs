@@ -3,7 +3,9 @@
 use std::{
     fmt::Write as _,
     fs,
+    io::Write as _,
     net::IpAddr,
+    process::{Command, Stdio},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
 };
@@ -12,6 +14,7 @@ use screen_tests::{
     gate::{Gate, Settings},
     net::Net,
     postfix::Postfix,
+    privilege::mxscreen,
     smtp::Client,
 };
 
@@ -163,6 +166,27 @@ fn a_list_has_its_own_reply_and_the_configuration_has_the_last_word() {
     assert!(!refused.status.success());
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(said.contains("printable ASCII"), "{said}");
+    gate.stop();
+}
+
+#[test]
+fn a_list_comes_from_standard_input_as_well() {
+    let Some(net) = Net::new() else { return };
+    let _postfix = Postfix::start(&net);
+    let gate = Gate::start(&net, Settings::in_place(&net).text("kernel.deny_reply", "drop"));
+    let mut command = Command::new(mxscreen());
+    command.args(["blocklist", "import", "-", "--list", "piped", "--control"]).arg(gate.settings().control());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut import = command.spawn().unwrap();
+    let mut input = import.stdin.take().unwrap();
+    input.write_all(br#"{"deleted":[],"new":[{"scope":"Ip","type":"ban","value":"198.18.1.7"},"#).unwrap();
+    input.write_all(br#"{"scope":"Country","type":"ban","value":"XX"}]}"#).unwrap();
+    drop(input);
+    let done = import.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(done.status.success(), "{said}");
+    assert!(said.contains("standard input: value \"/new/1\": refused: its scope is \"Country\""), "{said}");
+    Client::assert_dropped(net.client(), ip("198.18.1.7"));
     gate.stop();
 }
 

@@ -102,7 +102,8 @@ impl Drop for Gate {
     }
 }
 
-fn control(folder: &Path) -> PathBuf {
+/// Where the control socket of a gate is.
+pub(super) fn control(folder: &Path) -> PathBuf {
     folder.join("control.sock")
 }
 

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: measurements. Everything that is compared is measured in the same run, in turns; nothing is asserted.
 
+mod blocklist;
 mod contender;
 mod crowd;
 mod forward;
@@ -57,6 +58,8 @@ enum Subject {
     Kernel,
     /// The ways to the mail server, beside HAProxy and postscreen
     Forward,
+    /// A million entries on their way into the kernel, beside ipset and nftables
+    Blocklist,
 }
 
 /// Runs one subject in a sandbox of its own.
@@ -74,6 +77,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
                 return Ok(ExitCode::SUCCESS);
             }
         }
+        if options.subject == Subject::Blocklist {
+            setup::ensure(&[setup::Part::Rivals])?;
+        }
         if options.subject == Subject::Forward {
             setup::ensure(&[setup::Part::Proxy])?;
         }
@@ -86,6 +92,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         Subject::Screener => screener::run(options),
         Subject::Kernel => steering::run(options.rounds).map(|()| ExitCode::SUCCESS),
         Subject::Forward => forward::run(options).map(|()| ExitCode::SUCCESS),
+        Subject::Blocklist => blocklist::run(options.rounds).map(|()| ExitCode::SUCCESS),
     }
 }
 

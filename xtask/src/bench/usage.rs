@@ -29,13 +29,22 @@ pub(super) fn own_cpu_time() -> Result<Duration> {
 
 /// Resident memory (`VmRSS`), in bytes.
 pub(super) fn resident(pid: u32) -> Result<u64> {
+    memory(pid, "VmRSS:")
+}
+
+/// The most resident memory that it ever had (`VmHWM`), in bytes.
+pub(super) fn peak(pid: u32) -> Result<u64> {
+    memory(pid, "VmHWM:")
+}
+
+fn memory(pid: u32, field: &str) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("process {pid} is gone"))?;
     let kilobytes = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .find_map(|line| line.strip_prefix(field))
         .and_then(|rest| rest.split_whitespace().next())
         .and_then(|word| word.parse::<u64>().ok())
-        .with_context(|| format!("the status of process {pid} shows no VmRSS"))?;
+        .with_context(|| format!("the status of process {pid} shows no {field}"))?;
     Ok(kilobytes * 1024)
 }
 
