@@ -10,6 +10,7 @@
 
 mod blocklist;
 mod blocklist_directory;
+mod cache;
 mod counts;
 mod denied;
 mod dnsbl;

@@ -3,6 +3,7 @@
 mod blocklists;
 mod directory;
 mod entries;
+mod exchange;
 mod feed;
 mod harm;
 mod history;

@@ -60,6 +60,14 @@ impl Gate {
                 let gate = Arc::clone(self);
                 tokio::task::spawn_blocking(move || gate.remove_list(&name)).await.map_err(Failure::bug)?
             }
+            Request::CacheExport { shard } => {
+                let gate = Arc::clone(self);
+                tokio::task::spawn_blocking(move || gate.export_shard(shard)).await.map_err(Failure::bug)
+            }
+            Request::CacheImport(import) => {
+                let gate = Arc::clone(self);
+                tokio::task::spawn_blocking(move || gate.import_lines(&import)).await.map_err(Failure::bug)?
+            }
             Request::Recount => {
                 // The keeper looks at all sockets, twice, with a pause between.
                 let keeper = self.keeper.clone();

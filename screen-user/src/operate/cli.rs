@@ -5,7 +5,7 @@ use std::{ffi::OsString, net::IpAddr, path::PathBuf, time::Duration};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
-use super::blocklist::BlocklistArgs;
+use super::{blocklist::BlocklistArgs, cache::CacheArgs};
 use crate::config;
 
 /// A gate in front of a mail server's port 25.
@@ -51,6 +51,8 @@ pub enum Command {
     List(ListArgs),
     /// Import, export, list and remove block lists
     Blocklist(BlocklistArgs),
+    /// Export and import what is known of clients and networks, also from postscreen's cache
+    Cache(CacheArgs),
     /// Hold the kernel's counts of connections against its sockets, and correct what is wrong
     Recount,
     /// Read configuration and tables again, without dropping a connection

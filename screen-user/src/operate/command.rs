@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    blocklist,
+    blocklist, cache,
     cli::{Cli, Command, EntryArgs, ExplainArgs, ImportArgs, ListArgs, RunArgs, StatusArgs},
     exit::Failure,
     request::{self, Entry, Request},
@@ -39,6 +39,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Forget(arguments) => said(&gate, &Request::Forget { net: arguments.net }),
         Command::List(arguments) => list(&gate, &arguments),
         Command::Blocklist(arguments) => blocklist::run(&gate, &arguments),
+        Command::Cache(arguments) => cache::run(&gate, &arguments),
         Command::Recount => said(&gate, &Request::Recount),
         Command::Reload => said(&gate, &Request::Reload),
         Command::Upgrade => upgrade::run(&gate),

@@ -1,6 +1,7 @@
 //! What the operator sees and says: command line, control socket, log, status.
 
 pub mod blocklist;
+mod cache;
 pub mod cli;
 pub mod command;
 pub mod control;

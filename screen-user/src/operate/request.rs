@@ -17,7 +17,7 @@ use super::{
     exit::{Code, Failure},
 };
 
-/// The most bytes of an imported list's addresses: 16 million IPv4 ranges, or 4 million of IPv6.
+/// The most bytes that follow a request. Of a list's addresses that is 16 million IPv4 ranges, or 4 million of IPv6.
 const IMPORT_BYTES: u64 = 128 << 20;
 
 /// How long a command waits for the gate's answer.
@@ -62,6 +62,13 @@ pub enum Request {
         /// Which.
         name: String,
     },
+    /// What is known, in one of the parts that all hosts divide it into.
+    CacheExport {
+        /// Which part.
+        shard: u8,
+    },
+    /// Take over what lines of a file say.
+    CacheImport(CacheImport),
     /// Hold the kernel's counts of connections against its sockets.
     Recount,
     /// Read configuration and tables again.
@@ -106,6 +113,31 @@ pub struct Import {
     pub addresses: Vec<u8>,
 }
 
+/// What lines of a file are to be read as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CacheForm {
+    /// What `mxscreen cache export` prints.
+    Mxscreen,
+    /// What `postmap -s` prints of postscreen's cache.
+    Postscreen,
+}
+
+/// Lines that are to be taken over. The request's line holds their length; they follow it.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CacheImport {
+    /// What they are.
+    pub form: CacheForm,
+    /// The number of the first one in its file.
+    pub first_line: u64,
+    /// Only say what would become of them.
+    pub dry_run: bool,
+    /// The lines.
+    #[serde(with = "length")]
+    pub lines: Vec<u8>,
+}
+
 /// Bytes that follow a line, in the line: their number alone.
 mod length {
     use serde::{Deserialize, Deserializer, Serializer};
@@ -119,7 +151,7 @@ mod length {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
         let length = u64::deserialize(deserializer)?;
         if length > IMPORT_BYTES {
-            return Err(serde::de::Error::custom(format!("a list of more than {} MiB", IMPORT_BYTES >> 20)));
+            return Err(serde::de::Error::custom(format!("more than {} MiB", IMPORT_BYTES >> 20)));
         }
         Ok(vec![0; usize::try_from(length).map_err(serde::de::Error::custom)?])
     }
@@ -130,6 +162,7 @@ impl Request {
     pub(super) fn payload(&mut self) -> Option<&mut Vec<u8>> {
         match self {
             Self::BlocklistImport(import) => Some(&mut import.addresses),
+            Self::CacheImport(import) => Some(&mut import.lines),
             _ => None,
         }
     }
@@ -176,10 +209,13 @@ pub fn ask(control: &Path, request: &Request) -> Result<Value, Failure> {
     let mut line = serde_json::to_string(request).map_err(Failure::bug)?;
     line.push('\n');
     stream.write_all(line.as_bytes()).map_err(|error| failed(&error))?;
-    if let Request::BlocklistImport(import) = request {
-        // A gate that refuses the line closes before it has read them: its answer says why.
-        let _ = stream.write_all(&import.addresses);
-    }
+    let payload: &[u8] = match request {
+        Request::BlocklistImport(import) => &import.addresses,
+        Request::CacheImport(import) => &import.lines,
+        _ => &[],
+    };
+    // A gate that refuses the line closes before it has read what follows: its answer says why.
+    let _ = stream.write_all(payload);
     let mut reply = String::new();
     BufReader::new(stream).read_line(&mut reply).map_err(|error| failed(&error))?;
     match serde_json::from_str(&reply) {

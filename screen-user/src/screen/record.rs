@@ -3,7 +3,7 @@
 use std::{fmt, net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     config::ClientPrefix,
@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The five tests, in postscreen's order (spec 0.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Test {
     /// Talks before the greeting.
@@ -78,7 +78,8 @@ impl Client {
 }
 
 /// The state of one test in a record (spec 6.1): Unix time until which a pass is valid, or [`Stamp::NEVER`], [`Stamp::DISABLED`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Stamp(pub u64);
 
 impl Stamp {
@@ -107,7 +108,8 @@ impl Stamp {
 }
 
 /// Why a stamp is as it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[repr(u8)]
 pub enum Grounds {
     /// It was learnt before grounds were kept, or nothing is known.

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::{Cell, Hosts, Item, Version, forgets::LIFE_MILLIS};
 use crate::{
-    access::runtime::Entry,
+    access::{blocklist::Addresses, runtime::Entry},
     screen::record::{Finding, Grounds, Record, Stamp, Test},
 };
 
@@ -54,6 +56,23 @@ pub fn of_entry(entry: &Entry) -> Option<Item> {
 #[must_use]
 pub fn of_forget(version: Version, host: &str) -> Item {
     Item::of_one(host, version, (version.unix_millis() + LIFE_MILLIS) / 1000, Vec::new())
+}
+
+/// An imported list as a register: what is known of it as a line of JSON, then its addresses.
+#[must_use]
+pub fn of_list(about: &Value, addresses: &Addresses, version: Version, host: &str) -> Item {
+    let until = about.get("until").and_then(Value::as_u64).unwrap_or(0);
+    let payload = [about.to_string().as_bytes(), b"\n", &addresses.to_bytes()].concat();
+    Item::of_one(host, version, until, payload)
+}
+
+/// The imported list of a register; `None` if it holds none.
+#[must_use]
+pub fn to_list(item: &Item) -> Option<(Value, Addresses)> {
+    let payload = item.payload()?;
+    let end = payload.iter().position(|byte| *byte == b'\n')?;
+    let (about, addresses) = payload.split_at_checked(end)?;
+    Some((serde_json::from_slice(about).ok()?, Addresses::from_bytes(addresses.get(1..)?)?))
 }
 
 /// The removal of a list as a register.

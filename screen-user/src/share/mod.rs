@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod convergence;
+pub mod exchange;
 mod forgets;
 pub mod form;
 mod hosts;
@@ -14,6 +15,7 @@ mod key;
 mod lane;
 mod latency;
 mod link;
+pub mod postscreen;
 mod reader;
 pub mod redis;
 mod registers;
