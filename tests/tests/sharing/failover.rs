@@ -5,6 +5,7 @@ use std::thread;
 use screen_tests::{
     fleet::Fleet,
     redis::{Cluster, Sentinels},
+    wait::{SOON, wait_for},
 };
 
 use super::numbered;
@@ -26,6 +27,30 @@ fn gates_follow_the_sentinels_to_another_master() {
     let next = trio.wait_master_other_than(master);
     agree(&fleet, 3);
     assert!(!trio.servers[next].keys("mxscreen").is_empty());
+}
+
+#[test]
+fn a_master_that_comes_back_as_a_replica_misleads_nobody() {
+    let Some(mut fleet) = Fleet::new(3, "[]") else { return };
+    let trio = Sentinels::start(&fleet.backplane);
+    let urls = format!("[\"redis+sentinel://{}/0\"]", trio.place());
+    fleet.configure(|settings| settings.set("cache.redis.urls", &urls));
+    fleet.start();
+    learn_and_agree(&fleet, 1);
+    let before = trio.master();
+    trio.servers[before].freeze();
+    let master = trio.wait_master_other_than(before);
+    trio.servers[before].thaw();
+    // It takes what it is told until the sentinels notice it, and loses that when it follows.
+    learn(&fleet, 2);
+    trio.servers[before].wait_follows();
+    agree(&fleet, 2);
+    for (number, client) in (0..fleet.edges.len()).flat_map(|edge| numbered(2, edge).map(|client| (edge, client))) {
+        let record = format!("record:{}", fleet.edges[number].gate().client_net(client));
+        wait_for(&format!("{record} is there"), SOON, || {
+            trio.servers[master].keys("mxscreen").iter().any(|key| key.ends_with(&record)).then_some(())
+        });
+    }
 }
 
 #[test]
