@@ -32,6 +32,7 @@ mod real_clients;
 mod redis;
 mod refusal;
 mod relay;
+mod repeat_offenders;
 mod replay;
 mod several_servers;
 mod sharing;

@@ -53,6 +53,18 @@ pub struct Entry {
     /// The host that made it; empty if nobody knows.
     #[serde(default)]
     pub host: String,
+    /// Of a failure: what is remembered beyond its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offence: Option<Offence>,
+}
+
+/// How often a client has failed, which counts when it fails again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Offence {
+    /// How often, one after the other.
+    pub failures: u32,
+    /// Unix time in seconds until which that is remembered.
+    pub until: u64,
 }
 
 /// Where an entry stands. What failures say never replaces what an operator says.
@@ -82,9 +94,15 @@ impl Entry {
         }
     }
 
+    /// Unix time in seconds from which nothing of it is of use; `None`: never.
+    #[must_use]
+    pub fn ends(&self) -> Option<u64> {
+        self.until.map(|until| until.max(self.offence.map_or(0, |offence| offence.until)))
+    }
+
     /// Whether it is to replace `other`, which stands in the same place. Of two entries of one version every host must choose the same.
     fn replaces(&self, other: &Self) -> bool {
-        let rank = |entry: &Self| (entry.version, entry.until, entry.host.clone(), entry.reason.clone());
+        let rank = |entry: &Self| (entry.until, entry.offence, entry.host.clone(), entry.reason.clone());
         match self.version.cmp(&other.version) {
             Ordering::Equal => rank(self) > rank(other),
             different => different.is_gt(),
@@ -154,8 +172,8 @@ impl RuntimeLists {
                 None => break,
             }
         }
-        if let Some(until) = entry.until {
-            self.ends.insert((until, roll, entry.net));
+        if let Some(end) = entry.ends() {
+            self.ends.insert((end, roll, entry.net));
         }
         if roll == Roll::Failure {
             self.failures.insert((entry.until.unwrap_or(u64::MAX), entry.net));
@@ -167,8 +185,8 @@ impl RuntimeLists {
     /// Takes out the entry of this roll for exactly this network.
     pub fn remove(&mut self, roll: Roll, net: IpNet) -> Option<Entry> {
         let gone = self.table_mut(roll).remove(canonical(net))?;
-        if let Some(until) = gone.until {
-            self.ends.remove(&(until, roll, gone.net));
+        if let Some(end) = gone.ends() {
+            self.ends.remove(&(end, roll, gone.net));
         }
         if roll == Roll::Failure {
             self.failures.remove(&(gone.until.unwrap_or(u64::MAX), gone.net));
@@ -190,7 +208,7 @@ impl RuntimeLists {
         gone
     }
 
-    /// Takes out every entry whose time is over at `now`, soonest first.
+    /// Takes out every entry of which nothing is of use at `now`, soonest first.
     pub fn expire(&mut self, now: u64) -> Vec<Entry> {
         let mut gone = Vec::new();
         while let Some((until, roll, net)) = self.ends.first().copied() {

@@ -507,7 +507,13 @@ pub(super) const KEYS: &[Key] = &[
         "kernel.remember_failures",
         Kind::Duration,
         "\"10m\"",
-        "How long a client that failed a test with `drop` is denied in the kernel; after a DNSBL failure as long as the listing lasts, but at least this. `0s` screens it again every time.",
+        "How long a client that failed a test with `drop` is denied in the kernel; after a DNSBL failure it is as long as the listing lasts (`dnsbl.min_ttl`, `dnsbl.max_ttl`), and then the zones are asked again. `0s` screens it again every time.",
+    ),
+    key(
+        "kernel.repeat_limit",
+        Kind::Duration,
+        "\"1d\"",
+        "A client that fails again, other than by being listed, is denied for twice as long as the last time, but not longer than this. `0s`: always as long.",
     ),
     key(
         "kernel.on_screener_down",

@@ -271,6 +271,8 @@ pub struct Kernel {
     pub reply_texts: BTreeMap<String, String>,
     /// How long a client that failed with `drop` stays denied in the kernel; zero: not at all.
     pub remember_failures: Duration,
+    /// The longest that a repeated failure counts because it is repeated.
+    pub repeat_limit: Duration,
     /// Unknown clients while no screener runs.
     pub on_screener_down: ScreenerDown,
     /// Where maps and links are pinned.

@@ -76,8 +76,8 @@ impl Gate {
         }
         self.feed_access_list();
         let entries: Vec<Entry> = self.lists.read().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
-        for entry in entries {
-            self.feed_entry(&entry);
+        for entry in entries.iter().filter(|entry| entry.is_live(unix_now())) {
+            self.feed_entry(entry);
         }
         self.feed_lists();
         let records = self.screen().records();

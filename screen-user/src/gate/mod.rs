@@ -288,6 +288,9 @@ impl Gate {
     pub fn remember(&self, client: Client, record: Record) {
         self.keep_record(client, record);
         self.tell(Key::Record(client));
+        if self.config.load().policy.valid_until(&record).is_some_and(|until| until > unix_now()) {
+            self.forgive(client);
+        }
     }
 
     fn keep_record(&self, client: Client, record: Record) {

@@ -137,6 +137,7 @@ impl Gate {
             origin: Origin::Operator,
             version: self.next_version(),
             host: self.hosts.name(HostId::THIS).to_string(),
+            offence: None,
         }
     }
 
@@ -160,7 +161,8 @@ impl Gate {
         let now = unix_now();
         let wanted = |list: Which| which.is_none_or(|which| which == list);
         let mut rows = Vec::new();
-        for entry in self.lists.read().unwrap_or_else(PoisonError::into_inner).iter() {
+        for entry in self.lists.read().unwrap_or_else(PoisonError::into_inner).iter().filter(|entry| entry.is_live(now))
+        {
             let list = match entry.kind {
                 Kind::Deny => Which::Deny,
                 Kind::Allow => Which::Allow,
@@ -268,13 +270,11 @@ impl Gate {
     fn status(&self) -> Value {
         let config = self.config.load();
         let screen = self.screen().snapshot();
-        let (denies, allows) =
-            self.lists.read().unwrap_or_else(PoisonError::into_inner).iter().fold((0, 0), |(denies, allows), entry| {
-                match entry.kind {
-                    Kind::Deny => (denies + 1, allows),
-                    Kind::Allow => (denies, allows + 1),
-                }
-            });
+        let (denies, allows) = {
+            let (lists, now) = (self.lists.read().unwrap_or_else(PoisonError::into_inner), unix_now());
+            let live = |kind| lists.iter().filter(|entry| entry.kind == kind && entry.is_live(now)).count();
+            (live(Kind::Deny), live(Kind::Allow))
+        };
         let (fed_rejects, fed_permits) = {
             let fed = self.fed();
             (fed.rejects.len(), fed.permits.len())

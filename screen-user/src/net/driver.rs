@@ -217,7 +217,7 @@ impl Driver {
                 Effect::EndLookUp => self.lookup = None,
                 Effect::Log(line) => self.gate.log_line(&line),
                 Effect::Remember(record) => self.gate.remember(self.session.client(), record),
-                Effect::Bar(duration) => self.gate.bar(self.session.client(), duration),
+                Effect::Bar(bar) => self.gate.bar(self.session.client(), &bar),
                 Effect::StartTls => {
                     self.tls_wanted = true;
                     self.in_tls = true;

@@ -1,8 +1,7 @@
 //! The tests before the greeting: pregreet and DNSBL (spec 3).
 
-use std::time::Duration;
-
 use super::{
+    bar::Life,
     dnsbl::{Judgement, Tally, judge},
     event::{DnsblAnswer, Effect, Event, Interest},
     flags::TestSet,
@@ -68,7 +67,7 @@ impl Session {
         match self.action(Test::Pregreet) {
             Action::Drop => {
                 self.end_look_up(turn);
-                return self.drop_failed(Reply::ProtocolError, Duration::ZERO, turn);
+                return self.drop_failed(Reply::ProtocolError, Life::Growing(self.policy.remember_failures), turn);
             }
             Action::Enforce => {
                 self.recipient_reply = RecipientReply::ProtocolError;
@@ -161,10 +160,11 @@ impl Session {
             return true;
         }
         turn.log(LogLine::DnsblRank { client: self.endpoints.client, score });
-        self.note_failure(Test::Dnsbl, &format!("score {score}"), turn);
+        let listed = self.listed_by();
+        self.note_failure(Test::Dnsbl, &format!("score {score}, {listed}"), turn);
         match self.action(Test::Dnsbl) {
             Action::Drop => {
-                self.drop_failed(Reply::Listed, ttl, turn);
+                self.drop_failed(Reply::Listed, Life::Listing(ttl), turn);
                 return false;
             }
             Action::Enforce => {

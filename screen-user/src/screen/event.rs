@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{log::LogLine, outcome::Outcome, record::Record};
+use super::{bar::Bar, log::LogLine, outcome::Outcome, record::Record};
 
 /// The two clocks that a session needs, read once for each event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,8 +149,8 @@ pub enum Effect {
     Log(LogLine),
     /// Keep this record of the client.
     Remember(Record),
-    /// Deny the client for this long without looking again: it failed a test whose action is `drop`.
-    Bar(Duration),
+    /// Deny the client for a while without looking again: it failed a test whose action is `drop`.
+    Bar(Box<Bar>),
     /// Drop all input read so far, then begin the TLS handshake as the server.
     StartTls,
     /// Hand the client to the mail server; answer with [`Event::Forwarded`].

@@ -3,6 +3,7 @@
 //! [`Screen::open`] turns a new connection into a [`Session`] and the first effects; [`Session::on`] takes one event and returns what
 //! is to be done about it, in order. The last effect of a session is its only [`event::Effect::End`]; after it every event is ignored.
 
+pub mod bar;
 mod credit;
 pub mod dnsbl;
 mod early;

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
+    bar::{Bar, Life},
     dnsbl::Tally,
     engine::Engine,
     event::{Effect, Endpoints, Event, ForwardResult, Interest, Now},
@@ -15,6 +16,9 @@ use super::{
     reply::{self, RecipientReply, Reply},
     shared::Screen,
 };
+
+/// Most zones that are named as those that list a client.
+const LISTED_BY: usize = 4;
 
 /// One connection, from its acceptance to its end.
 #[derive(Debug)]
@@ -234,6 +238,14 @@ impl Session {
         self.tally.as_ref().map_or("", |tally| tally.name(&self.policy.dnsbl.sites))
     }
 
+    /// The names by which the zones are shown that list the client.
+    pub(super) fn listed_by(&self) -> String {
+        let zones = self.policy.dnsbl.sites.zones();
+        let hits = self.tally.iter().flat_map(|tally| tally.hits());
+        let names = hits.filter_map(|hit| Some(zones.get(hit.zone)?.shown()));
+        names.take(LISTED_BY).collect::<Vec<_>>().join(" ")
+    }
+
     /// Turns the client away with a last reply.
     pub(super) fn drop_with(&mut self, reply: Reply, turn: &mut Turn<'_>) {
         self.flags.no_forward = true;
@@ -242,10 +254,11 @@ impl Session {
     }
 
     /// Turns a client away that failed a test, and bars it for a while if the policy says so.
-    pub(super) fn drop_failed(&mut self, reply: Reply, listed_for: Duration, turn: &mut Turn<'_>) {
-        let shortest = self.policy.remember_failures;
-        if !shortest.is_zero() {
-            turn.push(Effect::Bar(shortest.max(listed_for)));
+    pub(super) fn drop_failed(&mut self, reply: Reply, life: Life, turn: &mut Turn<'_>) {
+        if !self.policy.remember_failures.is_zero()
+            && let Some((test, evidence)) = self.evidence.last()
+        {
+            turn.push(Effect::Bar(Box::new(Bar { test: *test, evidence: evidence.clone(), life })));
         }
         self.drop_with(reply, turn);
     }

@@ -83,7 +83,7 @@ fn word() -> impl Strategy<Value = Word> {
     let entry = (net(), prop::sample::select(kinds), prop::option::of(50..53_u64), 1..12_u64, "[ab]").prop_map(
         |(net, (kind, origin), until, version, host)| {
             let version = Version(version);
-            Word::Entry(Entry { net, kind, until, reason: String::new(), origin, version, host })
+            Word::Entry(Entry { net, kind, until, reason: String::new(), origin, version, host, offence: None })
         },
     );
     let forget = (net(), 1..12_u64).prop_map(|(net, version)| Word::Forget(net, Version(version)));

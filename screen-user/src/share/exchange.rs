@@ -154,6 +154,7 @@ mod tests {
             origin: Origin::Operator,
             version: Version(5),
             host: "mx1".into(),
+            offence: None,
         };
         comes_back(&Key::Entry(Roll::Deny, net), &form::of_entry(&entry).unwrap());
         comes_back(&Key::Forget(net), &form::of_forget(Version(7), "mx1"));

@@ -49,7 +49,7 @@ pub fn to_record(item: &Item, hosts: &Hosts) -> Record {
 #[must_use]
 pub fn of_entry(entry: &Entry) -> Option<Item> {
     let json = serde_json::to_vec(entry).ok()?;
-    Some(Item::of_one(&entry.host, entry.version, entry.until.unwrap_or(0), json))
+    Some(Item::of_one(&entry.host, entry.version, entry.ends().unwrap_or(0), json))
 }
 
 /// An order to forget as a register.
@@ -127,6 +127,7 @@ mod tests {
             origin: Origin::Operator,
             version: Version(5),
             host: "mx1".into(),
+            offence: None,
         };
         let item = of_entry(&entry).unwrap();
         assert_eq!((item.expires(), item.version()), (70, Version(5)));

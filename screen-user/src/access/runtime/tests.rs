@@ -3,7 +3,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::{IpNet, Ipv4Net};
 use proptest::prelude::*;
 
-use super::{Entry, Inserted, Kind, Origin, Roll, RuntimeLists};
+use super::{Entry, Inserted, Kind, Offence, Origin, Roll, RuntimeLists};
 use crate::share::Version;
 
 fn entry(net: &str, kind: Kind, until: Option<u64>, origin: Origin) -> Entry {
@@ -11,7 +11,7 @@ fn entry(net: &str, kind: Kind, until: Option<u64>, origin: Origin) -> Entry {
 }
 
 fn made(net: IpNet, kind: Kind, until: Option<u64>, origin: Origin, version: Version) -> Entry {
-    Entry { net, kind, until, reason: String::new(), origin, version, host: String::new() }
+    Entry { net, kind, until, reason: String::new(), origin, version, host: String::new(), offence: None }
 }
 
 fn evicts(evicted: &[Entry]) -> Inserted {
@@ -110,14 +110,17 @@ fn roll() -> impl Strategy<Value = Roll> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let insert = (net(), roll(), prop::option::of(0u64..40), 0u64..9).prop_map(|(net, roll, until, version)| {
-        let (kind, origin) = match roll {
-            Roll::Allow => (Kind::Allow, Origin::Operator),
-            Roll::Deny => (Kind::Deny, Origin::Operator),
-            Roll::Failure => (Kind::Deny, Origin::Failure),
-        };
-        Step::Insert(made(net, kind, until, origin, Version(version)))
-    });
+    let insert =
+        (net(), roll(), prop::option::of(0u64..40), 0u64..9, 0u64..9).prop_map(|(net, roll, until, version, more)| {
+            let (kind, origin) = match roll {
+                Roll::Allow => (Kind::Allow, Origin::Operator),
+                Roll::Deny => (Kind::Deny, Origin::Operator),
+                Roll::Failure => (Kind::Deny, Origin::Failure),
+            };
+            let offence =
+                until.filter(|_| roll == Roll::Failure).map(|until| Offence { failures: 1, until: until + more });
+            Step::Insert(Entry { offence, ..made(net, kind, until, origin, Version(version)) })
+        });
     prop_oneof![6 => insert, 2 => (roll(), net()).prop_map(|(roll, net)| Step::Remove(roll, net)), 1 => Just(Step::Expire)]
 }
 
@@ -148,7 +151,7 @@ proptest! {
                 }
                 Step::Expire => {
                     lists.expire(now);
-                    prop_assert!(lists.iter().all(|entry| entry.is_live(now)));
+                    prop_assert!(lists.iter().all(|entry| entry.ends().is_none_or(|end| end > now)));
                     prop_assert!(lists.next_end().is_none_or(|end| end > now));
                 }
             }

@@ -46,6 +46,7 @@ pub(super) fn kernel(values: &mut Values<'_>, layout: Layout) -> Kernel {
         limit_reply: reply(values, "kernel.limit_reply"),
         reply_texts: reply_texts(values),
         remember_failures: values.duration("kernel.remember_failures", Duration::ZERO),
+        repeat_limit: values.duration("kernel.repeat_limit", Duration::ZERO),
         on_screener_down: values.word(
             "kernel.on_screener_down",
             &[("refuse", ScreenerDown::Refuse), ("pass", ScreenerDown::Pass)],

@@ -1,12 +1,11 @@
 //! The three tests after the greeting, applied to one line (spec 4.6).
 
-use std::time::Duration;
-
 use super::{
     command::{Verb, is_header_like},
     line::Line,
 };
 use crate::screen::{
+    bar::Life,
     log::LogLine,
     policy::{Action, ForbiddenCommands},
     record::{Grounds, Stamp, Test},
@@ -73,7 +72,7 @@ impl Session {
         turn.screen.set_stamp(self.client, test, Stamp::DISABLED, Grounds::Failed, turn.now);
         match self.action(test) {
             Action::Drop => {
-                self.drop_failed(reply, Duration::ZERO, turn);
+                self.drop_failed(reply, Life::Growing(self.policy.remember_failures), turn);
                 return false;
             }
             Action::Enforce => {

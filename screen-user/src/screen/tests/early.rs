@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::screen::{
+    bar::{Bar, Life},
     event::Interest,
     outcome::{Reason, TestResult, Verdict},
     session::State,
@@ -297,6 +298,23 @@ fn an_ignored_failure_keeps_the_other_passes() {
     assert_eq!(story.stamp(CLIENT, Test::Pipelining), Stamp::DISABLED);
 }
 
+fn bar(visit: &mut Visit) -> Bar {
+    let bars: Vec<Bar> = visit
+        .effects()
+        .into_iter()
+        .filter_map(|effect| match effect {
+            Effect::Bar(bar) => Some(*bar),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(bars.len(), 1, "{bars:?}");
+    bars[0].clone()
+}
+
+fn barred(test: Test, evidence: &str, life: Life) -> Bar {
+    Bar { test, evidence: evidence.into(), life }
+}
+
 #[test]
 fn failing_with_drop_bars_for_a_while() {
     // (policy, what the client does, seconds)
@@ -307,18 +325,18 @@ fn failing_with_drop_bars_for_a_while() {
     let mut story = Story::new(with(pregreet(Action::Drop)));
     let mut visit = story.connect(CLIENT);
     story.tell(&mut visit, Event::Peeked(b"x"));
-    assert!(visit.effects().contains(&Effect::Bar(seconds(600))));
-    // A listing lasts as long as its TTL, within the limits, but at least as long as other failures.
-    for (ttl, lasts) in [(100, 600), (1000, 1000), (100_000, 3600)] {
+    assert_eq!(bar(&mut visit), barred(Test::Pregreet, "x", Life::Growing(seconds(600))));
+    // A listing lasts as long as its TTL, within the limits.
+    for (ttl, lasts) in [(10, 60), (1000, 1000), (100_000, 3600)] {
         let mut story = Story::new(with(dnsbl(&["a.test"], Action::Drop)));
         let mut visit = story.connect(CLIENT);
         story.tell(&mut visit, Event::Dnsbl(&listed(0, "127.0.0.2", ttl)));
-        assert!(visit.effects().contains(&Effect::Bar(seconds(lasts))), "{ttl}");
+        assert_eq!(bar(&mut visit), barred(Test::Dnsbl, "score 1, a.test", Life::Listing(seconds(lasts))), "{ttl}");
     }
     let mut story = Story::new(with(deep(Action::Drop)));
     let mut visit = story.connect(CLIENT);
     story.send(&mut visit, "NOOP\n");
-    assert!(visit.effects().contains(&Effect::Bar(seconds(600))));
+    assert_eq!(bar(&mut visit), barred(Test::BareNewline, "NOOP", Life::Growing(seconds(600))));
     // Zero is postscreen's way.
     let mut story = Story::new(pregreet(Action::Drop));
     let mut visit = story.connect(CLIENT);

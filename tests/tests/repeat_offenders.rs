@@ -1,0 +1,98 @@
+//! Failures that count: longer for who fails again, and as long as DNS says for who is listed.
+
+use std::net::IpAddr;
+
+use screen_tests::{
+    dns::{DnsServer, Zone},
+    gate::{Gate, Settings},
+    net::Net,
+    postfix::Postfix,
+    smtp::Client,
+};
+use serde_json::Value;
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// For how many seconds a client was denied, to a second, and why.
+fn denied_for(gate: &Gate, client: IpAddr) -> (u64, String) {
+    gate.wait_denied(client);
+    let explained = gate.ask(&["explain", &client.to_string()]);
+    let entry = &explained["deny_entry"];
+    // The version is milliseconds of Unix time and a counter of 16 bits.
+    let begun = (entry["version"].as_u64().unwrap() >> 16) / 1000;
+    (entry["until"].as_u64().unwrap() - begun, entry["reason"].as_str().unwrap().to_owned())
+}
+
+fn wait_let_in(gate: &Gate, client: IpAddr) {
+    gate.wait("the deny to end", || gate.ask(&["explain", &client.to_string()])["deny_entry"].is_null());
+    gate.wait_undenied(client);
+}
+
+fn talks_early(net: &Net, client: IpAddr) {
+    let mut early = Client::connect(net.client(), client);
+    early.send("EHLO early\r\n");
+    assert_eq!(early.line(), "220-mx.example.test ESMTP");
+    assert_eq!(early.line(), "521 5.5.1 Protocol error");
+}
+
+#[test]
+fn who_fails_again_is_denied_for_longer_until_it_passes() {
+    let Some(net) = Net::new() else { return };
+    let _postfix = Postfix::start(&net);
+    let settings = Settings::in_place(&net).text("pregreet.action", "drop").text("kernel.remember_failures", "2s");
+    let gate = Gate::start(&net, settings.text("kernel.repeat_limit", "6s"));
+    let client = ip("198.18.1.1");
+    for (number, seconds) in [2, 4, 6].into_iter().enumerate() {
+        talks_early(&net, client);
+        let (lasts, reason) = denied_for(&gate, client);
+        assert!(lasts.abs_diff(seconds) <= 1, "{lasts} s, at the failure number {number}");
+        assert!(reason.starts_with("pregreet: EHLO early"), "{reason}");
+        wait_let_in(&gate, client);
+    }
+    let offence = |gate: &Gate| {
+        let exported = gate.tell(&["cache", "export"]);
+        let line =
+            exported.lines().find(|line| line.contains("failure:198.18.1.1/32")).expect("its failures").to_owned();
+        serde_json::from_str::<Value>(&line).unwrap()["entry"]["offence"]["failures"].as_u64().unwrap()
+    };
+    assert_eq!(offence(&gate), 3);
+    assert!(gate.ask(&["list", "deny"]).as_array().unwrap().is_empty(), "it is remembered and does nothing");
+    // A client that behaves is no offender any more.
+    let mut good = Client::connect(net.client(), client);
+    assert_eq!(good.line(), "220-mx.example.test ESMTP");
+    assert_eq!(good.line(), "220 mx.example.test ESMTP Postfix (Debian/GNU)");
+    gate.wait("it to be forgiven", || offence(&gate) == 0);
+}
+
+#[test]
+fn who_is_listed_is_denied_as_long_as_dns_says_and_asked_about_again() {
+    let Some(net) = Net::new() else { return };
+    let client = ip("198.18.1.1");
+    let zone = || Zone::new("bl.example").ttl(2);
+    let dns = DnsServer::start(&net.edge, vec![zone().list(client, 2)]);
+    let _postfix = Postfix::start(&net);
+    let settings = Settings::in_place(&net)
+        .set("dnsbl.resolvers", r#"["127.0.0.1:53"]"#)
+        .set("dnsbl.sites", r#"["bl.example"]"#)
+        .text("dnsbl.min_ttl", "1s")
+        .text("dnsbl.action", "drop");
+    let gate = Gate::start(&net, settings);
+    for time in 1..=2 {
+        let mut listed = Client::connect(net.client(), client);
+        assert_eq!(listed.line(), "220-mx.example.test ESMTP");
+        assert!(listed.line().starts_with("521 5.7.1 Service unavailable"));
+        let (lasts, reason) = denied_for(&gate, client);
+        assert!(lasts.abs_diff(2) <= 1, "{lasts} s, whether it is the first time or not");
+        assert_eq!(reason, "dnsbl: score 1, bl.example");
+        assert_eq!(dns.asked("1.1.18.198.bl.example"), time);
+        if time == 2 {
+            dns.serve(vec![zone()]);
+        }
+        wait_let_in(&gate, client);
+    }
+    let mut delisted = Client::connect(net.client(), client);
+    assert_eq!(delisted.line(), "220-mx.example.test ESMTP");
+    assert_eq!(delisted.line(), "220 mx.example.test ESMTP Postfix (Debian/GNU)");
+}
