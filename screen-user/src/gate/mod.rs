@@ -316,7 +316,7 @@ fn unix_now() -> u64 {
     unix_millis() / 1000
 }
 
-/// How long it is until `until`, Unix time; zero if it has passed.
+/// How long it is until `until`, Unix time in seconds; zero if it has passed. To the millisecond: both halves are to end what ends at one time.
 fn from_now(until: u64) -> Duration {
-    Duration::from_secs(until.saturating_sub(unix_now()))
+    Duration::from_millis(until.saturating_mul(1000).saturating_sub(unix_millis()))
 }
