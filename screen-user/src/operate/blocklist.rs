@@ -67,7 +67,7 @@ struct ImportArgs {
     /// How long the list holds; without it, until it is removed or replaced
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     expires: Option<Duration>,
-    /// What clients on the list are told behind the code 521, for example "5.7.1 See https://example.org/listed"; `kernel.reply_texts` wins
+    /// What clients on the list are told behind the code 521, for example "5.7.1 See example.org/listed"; `kernel.reply_texts` wins
     #[arg(long, value_name = "TEXT", value_parser = reply)]
     reply: Option<String>,
     /// Say what would change, and change nothing

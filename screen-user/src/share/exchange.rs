@@ -91,7 +91,7 @@ pub fn line(key: &Key, item: &Item, hosts: &Hosts) -> Option<String> {
 /// What a line holds. Findings are of use until `retention` after their passes have ended.
 ///
 /// # Errors
-/// It is not a line that [`line`] makes; the text says why.
+/// It is not a line that [`line()`] makes; the text says why.
 pub fn read(text: &str, retention: Duration, hosts: &Hosts) -> Result<Held, String> {
     if text == HEAD {
         return Ok(Held::Head);
