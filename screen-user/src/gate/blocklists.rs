@@ -131,7 +131,8 @@ impl Gate {
                 return None;
             }
             imported.note_removed(name, version);
-            imported.lists.remove(name)
+            // A file stays what it is, whatever is removed elsewhere.
+            imported.shared(name).is_some().then(|| imported.lists.remove(name)).flatten()
         };
         self.keep_removed(name, version);
         let list = list?;

@@ -1,7 +1,7 @@
 //! Imports: a list takes the place of the one of its name, whole, or everything stays as it was.
 
 use std::{
-    collections::BTreeSet,
+    cmp::Ordering,
     sync::{Arc, PoisonError},
 };
 
@@ -43,7 +43,6 @@ impl Gate {
     pub(super) fn import_list(&self, import: &Import) -> Result<Value, Failure> {
         let name = import.name.as_str();
         check_name(name)?;
-        self.may_replace(name, false)?;
         let addresses = Addresses::from_bytes(&import.addresses)
             .ok_or_else(|| Failure::usage("the addresses are not in the form that the import sends"))?;
         if import.reply.as_ref().is_some_and(|text| !is_reply_text(text)) {
@@ -92,32 +91,29 @@ impl Gate {
         }
         let turn = self.turn();
         let _turn = hold(&turn);
+        let is_file = about.file.is_some();
+        self.may_replace(name, is_file)?;
         let (id, before) = {
             let lists = self.imported.read().unwrap_or_else(PoisonError::into_inner);
-            if about.file.is_none() && lists.version(name).is_some_and(|known| known > about.version) {
+            if !is_file && lists.version(name).is_some_and(|known| known > about.version) {
                 return Err(Failure::usage("a later one of this name is there by now"));
             }
             (lists.id_for(name)?, lists.lists.get(name).cloned())
         };
-        let networks: BTreeSet<IpNet> = addresses.networks().collect();
-        let (added, removed) = match &before {
-            Some(before) => {
-                let kept = before.addresses.networks().filter(|net| networks.contains(net)).count();
-                (networks.len() - kept, before.networks - kept)
-            }
-            None => (networks.len(), 0),
-        };
-        let said = format!("{name}: {} networks, {added} new, {removed} gone", networks.len());
+        let former = before.as_ref().map(|before| Arc::clone(&before.addresses)).unwrap_or_default();
+        let Difference { kept, added, removed } = Difference::between(former.networks(), addresses.networks());
+        let networks = kept + added;
+        let said = format!("{name}: {networks} networks, {added} new, {removed} gone");
         if dry_run {
             return Ok(format!("{said}; nothing was changed"));
         }
-        let list = List { id, networks: networks.len(), addresses: Arc::new(addresses), about };
+        let list = List { id, networks, addresses: Arc::new(addresses), about };
         let failed = |error: KernelError| Failure::unavailable(chain(&error));
         // The text first: who is denied from now on hears it.
         self.feed_reply_text(id, name, list.about.reply.as_deref()).map_err(failed)?;
         if let Some(kernel) = &self.kernel {
             let expires = list.expires();
-            let replaced = kernel.replace_denied(id, networks.into_iter().map(|net| (net, expires)));
+            let replaced = kernel.replace_denied(id, list.addresses.networks().map(|net| (net, expires)));
             if replaced.is_err() {
                 let former = before.and_then(|list| list.about.reply);
                 let text = self.feed_reply_text(id, name, former.as_deref());
@@ -126,14 +122,52 @@ impl Gate {
             replaced.map_err(failed)?;
         }
         self.keep_list(name, &list);
-        self.store.drop_entry(&removed_key(name));
         {
             let mut imported = self.imported.write().unwrap_or_else(PoisonError::into_inner);
-            imported.removed.remove(name);
+            // That a list was removed everywhere counts on while a file has its name here.
+            if !is_file {
+                self.store.drop_entry(&removed_key(name));
+                imported.removed.remove(name);
+            }
             imported.lists.insert(name.to_owned(), list);
         }
         self.log.info(said.as_str());
         Ok(said)
+    }
+}
+
+/// How many networks two lists have in common, and how many not.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Difference {
+    kept: usize,
+    added: usize,
+    removed: usize,
+}
+
+impl Difference {
+    /// Both come in order.
+    fn between(before: impl Iterator<Item = IpNet>, after: impl Iterator<Item = IpNet>) -> Self {
+        let (mut before, mut after) = (before.peekable(), after.peekable());
+        let mut difference = Self::default();
+        loop {
+            let order = match (before.peek(), after.peek()) {
+                (Some(old), Some(new)) => old.cmp(new),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => return difference,
+            };
+            match order {
+                Ordering::Less => difference.removed += 1,
+                Ordering::Equal => difference.kept += 1,
+                Ordering::Greater => difference.added += 1,
+            }
+            if order.is_le() {
+                before.next();
+            }
+            if order.is_ge() {
+                after.next();
+            }
+        }
     }
 }
 
@@ -160,5 +194,18 @@ mod tests {
         for bad in ["", "a b", "a/b", "ä", &"x".repeat(65)] {
             assert!(check_name(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_difference_counts_networks_of_both_families() {
+        let list = |nets: &[&str]| nets.iter().map(|net| net.parse::<IpNet>().unwrap()).collect::<Addresses>();
+        let before = list(&["192.0.2.0/24", "198.51.100.7/32", "2001:db8::/32"]);
+        let after = list(&["192.0.2.0/25", "198.51.100.7/32", "203.0.113.0/24", "2001:db8::/32", "2001:db9::/48"]);
+        let difference = Difference::between(before.networks(), after.networks());
+        assert_eq!(difference, Difference { kept: 2, added: 3, removed: 1 });
+        assert_eq!(
+            Difference::between(after.networks(), before.networks()),
+            Difference { kept: 2, added: 1, removed: 3 }
+        );
     }
 }

@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 
 use super::{
     Gate,
-    blocklists::{About, Imported, pack, unpack},
+    blocklists::{About, Imported, List, pack, unpack},
     import::{Replacement, check_name},
 };
 use crate::{
@@ -36,9 +36,14 @@ impl Imported {
         }
     }
 
+    /// The list of this name, unless it is a file: those are this host's own.
+    pub(super) fn shared(&self, name: &str) -> Option<&List> {
+        self.lists.get(name).filter(|list| list.about.file.is_none())
+    }
+
     /// When the list of this name was last imported or removed; none if it never was.
     pub(super) fn version(&self, name: &str) -> Option<Version> {
-        let there = self.lists.get(name).map(|list| list.about.version);
+        let there = self.shared(name).map(|list| list.about.version);
         there.or_else(|| self.removed.get(name).copied())
     }
 }
@@ -47,9 +52,7 @@ impl Gate {
     /// A list as other hosts are told of it.
     pub(super) fn list_item(&self, name: &str) -> Option<Item> {
         let imported = self.imported.read().unwrap_or_else(PoisonError::into_inner);
-        match imported.lists.get(name) {
-            // Those that come from files are this host's own.
-            Some(list) if list.about.file.is_some() => None,
+        match imported.shared(name) {
             Some(list) => {
                 let about = &list.about;
                 Some(Item::of_one(&about.host, about.version, about.until.unwrap_or(0), pack(list).ok()?))
@@ -71,14 +74,7 @@ impl Gate {
     /// Takes over a list of another host, or its removal. Returns whether this host knows something better.
     pub(super) fn learn_list(&self, name: &str, item: &Item) -> bool {
         let theirs = item.version();
-        let ours = {
-            let imported = self.imported.read().unwrap_or_else(PoisonError::into_inner);
-            // What a file here says, no other host changes.
-            if imported.lists.get(name).is_some_and(|list| list.about.file.is_some()) {
-                return false;
-            }
-            imported.version(name)
-        };
+        let ours = self.imported.read().unwrap_or_else(PoisonError::into_inner).version(name);
         if let Some(ours) = ours.filter(|ours| *ours >= theirs) {
             return ours > theirs;
         }
@@ -118,7 +114,7 @@ impl Gate {
         match str::from_utf8(kept).ok().and_then(|text| text.parse().ok()) {
             Some(version) => {
                 let mut imported = self.imported.write().unwrap_or_else(PoisonError::into_inner);
-                if !imported.lists.contains_key(name) {
+                if imported.shared(name).is_none() {
                     imported.note_removed(name, Version(version));
                 }
             }

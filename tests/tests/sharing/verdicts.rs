@@ -7,6 +7,7 @@ use std::{
 
 use screen_tests::{
     fleet::{Edge, Fleet, GREETING, TEASER},
+    gate::Settings,
     redis::{PORT, Redis},
     smtp::Client,
 };
@@ -132,6 +133,36 @@ fn a_list_that_is_imported_at_one_gate_is_enforced_by_all() {
         assert_screened(edge, "198.18.2.7");
     }
     assert!(fleet.wait_agreement().lists.is_empty());
+}
+
+#[test]
+fn a_list_that_is_a_file_is_its_hosts_alone() {
+    let Some(mut fleet) = Fleet::new(2, URLS) else { return };
+    let _redis = Redis::start(&fleet.backplane, PORT, &[]);
+    let lists = |settings: &Settings| settings.directory().join("blocklists.d");
+    fleet.configure(|settings| {
+        fs::create_dir_all(lists(&settings)).unwrap();
+        let directory = lists(&settings).display().to_string();
+        settings.text("blocklists.directory", &directory)
+    });
+    let file = lists(fleet.edges[0].settings()).join("own.txt");
+    fs::write(&file, "198.18.1.0/24\n").unwrap();
+    fleet.start();
+    let [first, second] = &fleet.edges[..] else { panic!("two edges") };
+    first.assert_refuses(ip("198.18.1.7"));
+
+    // Another host has a list of the same name: each keeps its own.
+    let other = second.net().directory().join("other.txt");
+    fs::write(&other, "198.18.2.0/24\n").unwrap();
+    second.gate().tell(&["blocklist", "import", other.to_str().unwrap(), "--list", "own"]);
+    first.gate().wait_log("own: this list is the file own.txt in blocklists.directory");
+    first.assert_refuses(ip("198.18.1.7"));
+    assert_screened(first, "198.18.2.7");
+    second.assert_refuses(ip("198.18.2.7"));
+    assert_screened(second, "198.18.1.7");
+    fs::remove_file(&file).unwrap();
+    first.gate().wait_undenied(ip("198.18.1.7"));
+    second.assert_refuses(ip("198.18.2.7"));
 }
 
 #[test]
