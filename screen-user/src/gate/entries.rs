@@ -1,24 +1,14 @@
-//! Run-time entries: what operators deny, allow and forget, and clients that failed a test with `drop`.
+//! Run-time entries in the lists, the store and the kernel: what operators deny, allow and forget, and who failed.
 
-use std::{sync::PoisonError, time::Duration};
+use std::sync::PoisonError;
 
 use ipnet::IpNet;
 
 use super::{Gate, unix_millis, unix_now};
 use crate::{
-    access::runtime::{Entry, Inserted, Kind, Offence, Origin, Roll},
-    screen::{
-        bar::{Bar, Life},
-        record::Client,
-    },
-    share::{HostId, Key, Version},
+    access::runtime::{Entry, Inserted, Roll},
+    share::{Key, Version},
 };
-
-/// How long it is remembered, at least, that a client has failed, after it is let in again.
-const REMEMBERED: Duration = Duration::from_hours(24);
-
-/// Most characters of what a client did that are kept.
-const EVIDENCE: usize = 200;
 
 impl Gate {
     /// Takes up the entries that outlived the last run.
@@ -67,6 +57,9 @@ impl Gate {
             self.keep_entry(entry);
             if entry.is_live(unix_now()) {
                 self.feed_entry(entry);
+            } else {
+                // What it replaces may have been there for longer.
+                self.unfeed_entry(entry);
             }
         }
         taken
@@ -76,54 +69,6 @@ impl Gate {
         match serde_json::to_vec(entry) {
             Ok(json) => self.store.keep_entry(&store_key(entry), json),
             Err(error) => self.log.warn(format!("{}: this entry ends with the gate: {error}", entry.net)),
-        }
-    }
-
-    /// Denies a client that failed a test whose action is `drop`, so that it is not heard again for a while.
-    pub fn bar(&self, client: Client, bar: &Bar) {
-        let (net, now) = (client.net(), unix_now());
-        let known = self.lists.read().unwrap_or_else(PoisonError::into_inner).get(Roll::Failure, net).cloned();
-        let before = known.as_ref().and_then(|entry| entry.offence).filter(|offence| offence.until > now);
-        let failures = before.map_or(0, |offence| offence.failures);
-        let cap = self.config.load().kernel.repeat_limit;
-        let duration = bar.life.after(failures, cap);
-        let live = known.as_ref().is_some_and(|entry| entry.is_live(now));
-        let offence = match bar.life {
-            Life::Listing(_) => before,
-            // Who fails in several sessions at a time has failed once.
-            Life::Growing(_) => Some(Offence {
-                failures: if live { failures } else { failures.saturating_add(1) },
-                until: now.saturating_add(duration.as_secs()).saturating_add(duration.max(REMEMBERED).as_secs()),
-            }),
-        };
-        let evidence: String = bar.evidence.chars().take(EVIDENCE).collect();
-        let until = now.saturating_add(duration.as_secs().max(1));
-        let room = self.enter(&Entry {
-            net,
-            kind: Kind::Deny,
-            // What it failed before may count for longer.
-            until: Some(until.max(known.filter(|_| live).and_then(|entry| entry.until).unwrap_or(0))),
-            reason: format!("{}: {evidence}", bar.test),
-            origin: Origin::Failure,
-            version: self.next_version(),
-            host: self.hosts.name(HostId::THIS).to_string(),
-            offence,
-        });
-        if !room {
-            self.log.warn(format!("{net}: no room to remember its failure: it is screened again"));
-        }
-    }
-
-    /// A client that has passed all tests is no repeated offender any more.
-    pub(super) fn forgive(&self, client: Client) {
-        let net = client.net();
-        let known = self.lists.read().unwrap_or_else(PoisonError::into_inner).get(Roll::Failure, net).cloned();
-        if let Some(entry) = known
-            && let Some(offence) = entry.offence.filter(|offence| offence.failures > 0)
-        {
-            // Kept as long as the offence would be, so that it reaches all who know of that.
-            let offence = Some(Offence { failures: 0, ..offence });
-            self.enter(&Entry { offence, version: self.next_version(), ..entry });
         }
     }
 

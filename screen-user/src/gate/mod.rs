@@ -4,6 +4,7 @@ mod blocklists;
 mod directory;
 mod entries;
 mod exchange;
+mod failures;
 mod feed;
 mod harm;
 mod history;

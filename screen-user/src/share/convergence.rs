@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    access::runtime::{Entry, Kind, Origin, RuntimeLists},
+    access::runtime::{Entry, Kind, Offence, Origin, RuntimeLists},
     config::{Config, load_text},
     screen::{
         Screen,
@@ -80,10 +80,12 @@ fn word() -> impl Strategy<Value = Word> {
         },
     );
     let kinds = vec![(Kind::Allow, Origin::Operator), (Kind::Deny, Origin::Operator), (Kind::Deny, Origin::Failure)];
-    let entry = (net(), prop::sample::select(kinds), prop::option::of(50..53_u64), 1..12_u64, "[ab]").prop_map(
-        |(net, (kind, origin), until, version, host)| {
+    let offence = (0..3_u32, 40..60_u64).prop_map(|(failures, until)| Offence { failures, until });
+    let about = (prop::option::of(50..53_u64), "[ab]", prop::option::of(offence));
+    let entry = (net(), prop::sample::select(kinds), 1..12_u64, about).prop_map(
+        |(net, (kind, origin), version, (until, host, offence))| {
             let version = Version(version);
-            Word::Entry(Entry { net, kind, until, reason: String::new(), origin, version, host, offence: None })
+            Word::Entry(Entry { net, kind, until, reason: String::new(), origin, version, host, offence })
         },
     );
     let forget = (net(), 1..12_u64).prop_map(|(net, version)| Word::Forget(net, Version(version)));
