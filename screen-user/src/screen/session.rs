@@ -238,12 +238,17 @@ impl Session {
         self.tally.as_ref().map_or("", |tally| tally.name(&self.policy.dnsbl.sites))
     }
 
-    /// The names by which the zones are shown that list the client.
+    /// The names by which the zones are shown that speak against the client. Several zones may have one.
     pub(super) fn listed_by(&self) -> String {
         let zones = self.policy.dnsbl.sites.zones();
-        let hits = self.tally.iter().flat_map(|tally| tally.hits());
-        let names = hits.filter_map(|hit| Some(zones.get(hit.zone)?.shown()));
-        names.take(LISTED_BY).collect::<Vec<_>>().join(" ")
+        let hits = self.tally.iter().flat_map(|tally| tally.hits()).filter(|hit| hit.weight > 0);
+        let mut names: Vec<&str> = Vec::new();
+        for name in hits.filter_map(|hit| Some(zones.get(hit.zone)?.shown())) {
+            if names.len() < LISTED_BY && !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names.join(" ")
     }
 
     /// Turns the client away with a last reply.

@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     fmt::{self, Write as _},
+    iter,
     time::Duration,
 };
 
@@ -42,7 +43,7 @@ pub(super) fn head(bytes: &[u8]) -> &[u8] {
     bytes.get(..LOG_TEXT_LIMIT).unwrap_or(bytes)
 }
 
-/// Every byte that is not printable ASCII becomes `?`; with `utf8`, well-formed multi-byte characters stay.
+/// Every byte that is not printable ASCII becomes `?`; with `utf8`, well-formed multi-byte characters stay, unless they control terminals.
 pub(super) fn printable(bytes: &[u8], utf8: bool) -> String {
     let mut text = String::with_capacity(bytes.len());
     if !utf8 {
@@ -50,7 +51,13 @@ pub(super) fn printable(bytes: &[u8], utf8: bool) -> String {
         return text;
     }
     for chunk in bytes.utf8_chunks() {
-        text.extend(chunk.valid().chars().map(|c| if (' '..='~').contains(&c) || !c.is_ascii() { c } else { '?' }));
+        for c in chunk.valid().chars() {
+            if c.is_control() {
+                text.extend(iter::repeat_n('?', c.len_utf8()));
+            } else {
+                text.push(c);
+            }
+        }
         text.extend(chunk.invalid().iter().map(|_| '?'));
     }
     text
@@ -129,6 +136,8 @@ mod tests {
     fn printing() {
         assert_eq!(printable(b"a\tb\x7f\xc3\xa9\xff", false), "a?b????");
         assert_eq!(printable(b"a\tb\x7f\xc3\xa9\xff", true), "a?b?\u{e9}?");
+        // CSI, as one character.
+        assert_eq!(printable(b"a\xc2\x9b2J", true), "a??2J");
         // A surrogate is no character.
         assert_eq!(printable(b"\xed\xa0\x80", true), "???");
     }

@@ -343,3 +343,16 @@ fn failing_with_drop_bars_for_a_while() {
     story.tell(&mut visit, Event::Peeked(b"x"));
     assert!(!visit.effects().iter().any(|effect| matches!(effect, Effect::Bar(_))));
 }
+
+#[test]
+fn zones_that_list_a_client_are_told_by_the_names_that_may_be_shown() {
+    let shown = ["key1.a.test", "key2.a.test"].map(|zone| (zone.to_owned(), "a.test".to_owned()));
+    let sites = ["key1.a.test", "good.test*-1", "key2.a.test*2", "b.test"].map(str::to_owned);
+    let mut rules = dnsbl(&["a.test"], Action::Drop);
+    rules.dnsbl.sites = Arc::new(Sites::parse(&sites, &shown.into()).unwrap());
+    rules.remember_failures = seconds(600);
+    let mut story = Story::new(rules);
+    let mut visit = story.connect(CLIENT);
+    (0..4).for_each(|zone| story.tell(&mut visit, Event::Dnsbl(&listed(zone, "127.0.0.2", 100))));
+    assert_eq!(bar(&mut visit), barred(Test::Dnsbl, "score 3, a.test b.test", Life::Listing(seconds(100))));
+}

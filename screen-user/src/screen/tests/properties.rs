@@ -125,8 +125,13 @@ impl Watched {
                 "RCPT accepted: {heard}"
             );
         }
+        for effect in &effects {
+            if let Effect::Bar(bar) = effect {
+                assert!(bar.evidence.len() < 1024 && !bar.evidence.contains(char::is_control), "{bar:?}");
+            }
+        }
         for line in logged {
-            assert!(line.chars().all(|c| !c.is_ascii_control()), "{line:?}");
+            assert!(line.chars().all(|c| !c.is_control()), "{line:?}");
             assert!(line.len() < 8192);
         }
         let kept = self.visit.session.kept_bytes();
