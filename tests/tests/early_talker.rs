@@ -81,6 +81,10 @@ fn drop_turns_away_at_once_and_then_in_the_kernel() {
         gate.wait_log(&format!("DISCONNECT {}", client.name()));
 
         gate.wait_denied(address);
+        let rows = gate.ask(&["list", "deny"]);
+        assert_eq!(rows[0]["net"], gate.client_net(address));
+        assert_eq!(rows[0]["reason"], "pregreet: EHLO early\\r\\n");
+        assert_eq!(rows[0]["host"], "mx.example.test");
         Client::assert_dropped(net.client(), address);
         assert!(gate.pins().count("refused", address, "denied") > 0);
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{Gate, run::backend_name, unix_now};
 use crate::{
-    access::runtime::{Entry, Kind, Origin},
+    access::runtime::{Entry, Kind, Origin, Roll},
     config::Layout,
     keeper::Description,
     kernel::{HungServer, Interface, Kernel, ListId},
@@ -178,6 +178,7 @@ impl Gate {
                     entry.until.map(|until| until.saturating_sub(now)),
                     origin,
                     &entry.reason,
+                    &entry.host,
                 ));
             }
         }
@@ -187,7 +188,7 @@ impl Gate {
             let rejects = fed.rejects.iter().filter(|_| wanted(Which::Deny)).map(|net| (Which::Deny, net));
             let mut nets: Vec<_> = permits.chain(rejects).collect();
             nets.sort_by_key(|(list, net)| (*list as u8, **net));
-            rows.extend(nets.into_iter().map(|(list, net)| row(list, *net, None, "access list", "")));
+            rows.extend(nets.into_iter().map(|(list, net)| row(list, *net, None, "access list", "", "")));
         }
         if wanted(Which::Pass) {
             let config = self.config.load();
@@ -195,7 +196,8 @@ impl Gate {
             records.sort_by_key(|(client, _)| *client);
             for (client, record) in records {
                 if let Some(until) = config.policy.valid_until(&record).filter(|&until| until > now) {
-                    rows.push(row(Which::Pass, client.net(), Some(until - now), "tests", "passed every enabled test"));
+                    let (left, host) = (Some(until - now), self.hosts.name(record.host()));
+                    rows.push(row(Which::Pass, client.net(), left, "tests", "passed every enabled test", &host));
                 }
             }
         }
@@ -207,9 +209,11 @@ impl Gate {
         let config = self.config.load();
         let client = Client::of(address, config.policy.limits.client_prefix);
         let decision = config.access.decide(address);
-        let (allow, deny) = {
+        let (allow, deny, failures) = {
             let lists = self.lists.read().unwrap_or_else(PoisonError::into_inner);
-            (lists.allowed(address, now).cloned(), lists.denied(address, now).cloned())
+            let offence = lists.get(Roll::Failure, client.net()).and_then(|entry| entry.offence);
+            let failures = offence.filter(|offence| offence.until > now).map_or(0, |offence| offence.failures);
+            (lists.allowed(address, now).cloned(), lists.denied(address, now).cloned(), failures)
         };
         let imported =
             self.imported.read().unwrap_or_else(PoisonError::into_inner).denying(address, now).map(str::to_owned);
@@ -239,6 +243,7 @@ impl Gate {
             "access_list": { "verdict": decision.verdict.to_string(), "rule": decision.rule },
             "allow_entry": allow,
             "deny_entry": deny,
+            "failures_remembered": failures,
             "imported_list": imported,
             "pool_credit": credit.map(|(network, credit)| json!({
                 "network": network.net(),
@@ -409,8 +414,8 @@ fn lasting(seconds: Option<u64>) -> String {
     seconds.map_or_else(|| "until it is forgotten".into(), |seconds| format!("for {seconds} s"))
 }
 
-fn row(list: Which, net: IpNet, seconds_left: Option<u64>, origin: &str, reason: &str) -> Value {
-    json!({ "list": list, "net": net, "seconds_left": seconds_left, "origin": origin, "reason": reason })
+fn row(list: Which, net: IpNet, seconds_left: Option<u64>, origin: &str, reason: &str, host: &str) -> Value {
+    json!({ "list": list, "net": net, "seconds_left": seconds_left, "origin": origin, "reason": reason, "host": host })
 }
 
 fn tests(record: &Record, now: u64) -> Value {

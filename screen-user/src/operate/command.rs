@@ -139,10 +139,10 @@ fn list(gate: &Path, arguments: &ListArgs) -> Result<(), Failure> {
         .map(|row| {
             let text = |key: &str| row.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
             let ends = row.get("seconds_left").and_then(Value::as_u64).map_or_else(|| "never".to_owned(), table::span);
-            vec![text("list"), text("net"), ends, text("origin"), text("reason")]
+            vec![text("list"), text("net"), ends, text("origin"), text("host"), text("reason")]
         })
         .collect();
-    print(&table::render(&["LIST", "NETWORK", "ENDS IN", "ORIGIN", "REASON"], &rows))
+    print(&table::render(&["LIST", "NETWORK", "ENDS IN", "ORIGIN", "HOST", "REASON"], &rows))
 }
 
 fn status(gate: &Path, arguments: &StatusArgs) -> Result<(), Failure> {
