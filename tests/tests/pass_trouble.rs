@@ -80,7 +80,9 @@ fn stalled(net: &Net) -> (UnixListener, PathBuf) {
 fn a_receiver_that_stalls_is_given_so_many_clients_and_no_more() {
     let Some(net) = Net::new() else { return };
     let (listener, path) = stalled(&net);
-    let gate = Gate::start(&net, settings(&net, &path).set("limits.post_queue", "5"));
+    // Long enough for two strangers to come within it, however busy the machine is.
+    let settings = settings(&net, &path).set("limits.post_queue", "5").text("pregreet.wait", "6s");
+    let gate = Gate::start(&net, settings);
     let mut warm = Client::connect(net.client(), ip("198.18.1.1"));
     wait_under_way(&gate, 1);
     // Accepted and closed without a look at what came: that is a receiver that died, and its client is still ours.
