@@ -125,7 +125,7 @@ pub const ALLOW_ENTRIES: usize = 262_144;
 /// The most entries of [`map::PROXIES`].
 pub const PROXY_ENTRIES: usize = 4_096;
 /// The most entries of [`map::PASS`].
-pub const PASS_ENTRIES: usize = 262_144;
+pub const PASS_ENTRIES: usize = 1 << 20;
 /// The most entries of [`map::CLIENTS`].
 pub const CLIENT_ENTRIES: usize = 262_144;
 /// The most entries of [`map::HALF_OPEN`]; the least recent go first.

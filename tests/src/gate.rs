@@ -179,6 +179,16 @@ impl Gate {
         Self::launch(&net.edge, restrictions, settings).wait_ready()
     }
 
+    /// Starts a gate on the edge and waits for nothing.
+    ///
+    /// # Panics
+    ///
+    /// When it can't be started.
+    #[must_use]
+    pub fn begin(net: &Net, settings: Settings) -> Self {
+        Self::launch(&net.edge, &[], settings)
+    }
+
     fn launch(namespace: &Namespace, restrictions: &[&str], settings: Settings) -> Self {
         let config = settings.write().display().to_string();
         // An earlier gate of the same test has left its log here.
@@ -189,8 +199,14 @@ impl Gate {
         Self { process, settings, keeps_pins: false }
     }
 
+    /// Waits until it is ready.
+    ///
+    /// # Panics
+    ///
+    /// When it does not get ready.
+    #[must_use]
     #[track_caller]
-    fn wait_ready(mut self) -> Self {
+    pub fn wait_ready(mut self) -> Self {
         wait_for("the gate is ready", SOON, || {
             if let Some(status) = self.process.ended() {
                 panic!("the gate ended at once: {status}");

@@ -43,3 +43,4 @@ mod steering;
 mod syn_evidence;
 mod tls;
 mod upgrade;
+mod warm_start;

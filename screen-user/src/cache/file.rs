@@ -6,17 +6,17 @@ use std::{
     sync::Arc,
 };
 
-use redb::{Database, DatabaseError, ReadableTable, StorageError, TableDefinition, backends::FileBackend};
+use redb::{
+    Database, DatabaseError, ReadOnlyTable, ReadableDatabase as _, ReadableTable, StorageError, TableDefinition,
+    backends::FileBackend,
+};
 
 use super::{
     codec::{self, KEY},
     disk::Disk,
     writer::Batch,
 };
-use crate::{
-    screen::record::{Client, Record},
-    share::Hosts,
-};
+use crate::share::Hosts;
 
 const RECORDS: TableDefinition<'_, &[u8; KEY], &[u8]> = TableDefinition::new("records");
 const ENTRIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("entries");
@@ -36,15 +36,20 @@ const PAGE_CACHE: usize = 16 << 20;
 pub(super) struct CacheFile {
     disk: Box<dyn Disk>,
     hosts: Arc<Hosts>,
+    /// Records whose passes all ended before, in Unix time, leave the file.
+    oldest: u64,
 }
 
+/// The table of records as it is at one moment, whatever is written afterwards.
+pub(super) type Snapshot = ReadOnlyTable<&'static [u8; KEY], &'static [u8]>;
+
 /// What an attempt to open the file gave.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Loaded {
     /// The open file, unless it can't be used.
     pub(super) database: Option<Database>,
-    /// Its records.
-    pub(super) records: Vec<(Client, Record)>,
+    /// Its records, not read yet. The file is not closed before this is dropped.
+    pub(super) snapshot: Option<Snapshot>,
     /// Its run-time entries.
     pub(super) entries: Vec<(String, Vec<u8>)>,
     /// What is wrong with it.
@@ -64,14 +69,13 @@ enum Unusable {
 
 impl CacheFile {
     /// The file that `disk` opens, not looked at yet. Its records name `hosts`.
-    pub(super) fn on(disk: Box<dyn Disk>, hosts: Arc<Hosts>) -> Self {
-        Self { disk, hosts }
+    pub(super) fn on(disk: Box<dyn Disk>, hosts: Arc<Hosts>, oldest: u64) -> Self {
+        Self { disk, hosts, oldest }
     }
 
-    /// Opens and reads the file, makes it if it is not there, and starts a new one if it makes no sense. Records without a pass that
-    /// ended at `oldest` or later leave it.
-    pub(super) fn open(&self, oldest: u64) -> Loaded {
-        match self.attempt(oldest) {
+    /// Opens the file, makes it if it is not there, and starts a new one if it makes no sense. Reads all but the records.
+    pub(super) fn open(&self) -> Loaded {
+        match self.attempt() {
             Ok(loaded) => loaded,
             Err(Unusable::Access(why)) => {
                 Loaded { complaint: Some(format!("{}: {why}; nothing is kept", self.shown())), ..Loaded::default() }
@@ -86,7 +90,7 @@ impl CacheFile {
                     }
                 };
                 let begun = format!("{}: {why}; put aside as {}", self.shown(), aside.display());
-                match self.attempt(oldest) {
+                match self.attempt() {
                     Ok(loaded) => Loaded { complaint: Some(format!("{begun}, started empty")), ..loaded },
                     Err(error) => Loaded { complaint: Some(format!("{begun}; {error}")), ..Loaded::default() },
                 }
@@ -109,6 +113,17 @@ impl CacheFile {
                         None => records.remove(&key).map_err(text)?,
                     };
                 }
+                for key in &batch.stale {
+                    // A session may have learnt something of this client since.
+                    let found = records.get(key).map_err(text)?;
+                    let stale = found.is_some_and(|value| {
+                        codec::record(value.value(), &self.hosts)
+                            .is_none_or(|record| !codec::fresh(&record, self.oldest))
+                    });
+                    if stale {
+                        records.remove(key).map_err(text)?;
+                    }
+                }
                 let mut entries = transaction.open_table(ENTRIES).map_err(text)?;
                 for (key, json) in &batch.entries {
                     match json {
@@ -128,7 +143,7 @@ impl CacheFile {
         let _ = guarded(move || drop(database));
     }
 
-    fn attempt(&self, oldest: u64) -> Result<Loaded, Unusable> {
+    fn attempt(&self) -> Result<Loaded, Unusable> {
         let file = self.disk.open().map_err(|error| Unusable::Access(error.to_string()))?;
         // redb promises no more than an error or a panic for a file that others have changed.
         guarded(move || {
@@ -138,7 +153,7 @@ impl CacheFile {
                 .set_check_integrity_on_open(true)
                 .create_with_backend(backend)
                 .map_err(unusable)?;
-            load(database, oldest, &self.hosts)
+            load(database)
         })
         .unwrap_or_else(|why| Err(Unusable::Content(why)))
     }
@@ -148,8 +163,8 @@ impl CacheFile {
     }
 }
 
-/// Reads all tables, and removes what has expired.
-fn load(database: Database, oldest: u64, hosts: &Hosts) -> Result<Loaded, Unusable> {
+/// Reads what is short, and takes a look at the records.
+fn load(database: Database) -> Result<Loaded, Unusable> {
     let content = |error: &dyn std::fmt::Display| Unusable::Content(error.to_string());
     let mut loaded = Loaded::default();
     let transaction = database.begin_write().map_err(|error| content(&error))?;
@@ -165,28 +180,8 @@ fn load(database: Database, oldest: u64, hosts: &Hosts) -> Result<Loaded, Unusab
                 meta.insert(FORMAT, FORMAT_VERSION).map_err(|error| content(&error))?;
             }
         }
-
-        let mut unknown = 0_u64;
-        let mut records = transaction.open_table(RECORDS).map_err(|error| content(&error))?;
-        records
-            .retain(|key, value| match (codec::client(key), codec::record(value, hosts)) {
-                (Some(client), Some(record)) => {
-                    let keep = codec::fresh(&record, oldest);
-                    if keep {
-                        loaded.records.push((client, record));
-                    }
-                    keep
-                }
-                _ => {
-                    unknown += 1;
-                    false
-                }
-            })
-            .map_err(|error| content(&error))?;
-        if unknown > 0 {
-            loaded.complaint = Some(format!("{unknown} records that this version does not know were dropped"));
-        }
-
+        // For the look at it, where it is not there yet.
+        transaction.open_table(RECORDS).map_err(|error| content(&error))?;
         let entries = transaction.open_table(ENTRIES).map_err(|error| content(&error))?;
         for entry in entries.iter().map_err(|error| content(&error))? {
             let (key, json) = entry.map_err(|error| content(&error))?;
@@ -194,6 +189,8 @@ fn load(database: Database, oldest: u64, hosts: &Hosts) -> Result<Loaded, Unusab
         }
     }
     transaction.commit().map_err(|error| content(&error))?;
+    let look = database.begin_read().map_err(|error| content(&error))?;
+    loaded.snapshot = Some(look.open_table(RECORDS).map_err(|error| content(&error))?);
     loaded.database = Some(database);
     Ok(loaded)
 }
@@ -212,7 +209,7 @@ fn unusable(error: DatabaseError) -> Unusable {
 }
 
 /// Runs `work`; a panic in it becomes an error.
-fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     // Nothing that `work` touched is used after a panic: the database is dropped.
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let what = panic

@@ -1,13 +1,14 @@
 //! The store behind the table of clients in RAM (spec 6): what was learnt outlives the process.
 //!
-//! RAM is the truth. The store is read once, at the start, and written behind: changes are queued, the latest of each client wins,
-//! and a thread of its own writes a batch every few seconds, at [`Store::flush`] and when the store is dropped. A file that is lost,
-//! damaged, locked or can't be written costs nothing but knowledge: the gate goes on, and [`Opened::complaint`] and [`StoreStatus`]
-//! say so.
+//! RAM is the truth. The store is read once, after the start, in batches ([`Kept`]), and written behind: changes are queued, the latest
+//! of each client wins, and a thread of its own writes a batch every few seconds, at [`Store::flush`] and when the store is dropped. A
+//! file that is lost, damaged, locked or can't be written costs nothing but knowledge: the gate goes on, and [`Opened::complaint`] and
+//! [`StoreStatus`] say so.
 
 mod codec;
 mod disk;
 mod file;
+mod kept;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -19,9 +20,12 @@ use std::{
 
 use serde::Serialize;
 
-pub use self::disk::{Disk, StateFile};
+pub use self::{
+    disk::{Disk, StateFile},
+    kept::Kept,
+};
 use self::{
-    file::CacheFile,
+    file::{CacheFile, Loaded},
     writer::{Rhythm, Writer},
 };
 use crate::{
@@ -38,8 +42,8 @@ const RHYTHM: Rhythm = Rhythm { batch: Duration::from_secs(3), reopen: Duration:
 pub struct Opened {
     /// Where changes go from now on.
     pub store: Store,
-    /// All records whose retention has not ended.
-    pub records: Vec<(Client, Record)>,
+    /// The records, which have yet to be read.
+    pub records: Kept,
     /// Run-time entries by their keys, with the bytes that [`Store::keep_entry`] was given.
     pub entries: Vec<(String, Vec<u8>)>,
     /// What is wrong with the file, for the operator; the gate works without it.
@@ -66,9 +70,9 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store that `config` asks for, with its file on `disk`, and reads it. Blocks: meant for the start.
+    /// Opens the store that `config` asks for, with its file on `disk`, and reads all but the records. Blocks: meant for the start.
     ///
-    /// Records whose passes all ended longer than `config.retention` ago are not loaded and leave the file.
+    /// Records whose passes all ended longer than `config.retention` ago are not read and leave the file.
     #[must_use]
     pub fn open(config: &Cache, disk: impl Disk + 'static, hosts: Arc<Hosts>) -> Opened {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -79,24 +83,24 @@ impl Store {
     fn open_at(config: &Cache, disk: Box<dyn Disk>, hosts: Arc<Hosts>, now: u64, rhythm: Rhythm) -> Opened {
         match &config.backend {
             CacheBackend::Memory => {
-                Opened { store: Self { writer: None }, records: Vec::new(), entries: Vec::new(), complaint: None }
+                Opened { store: Self { writer: None }, records: Kept::none(), entries: Vec::new(), complaint: None }
             }
             // What an operator decides while Redis is away must outlive a restart.
             CacheBackend::Embedded | CacheBackend::Redis(_) => {
-                let file = CacheFile::on(disk, hosts);
                 let oldest = now.saturating_sub(config.retention.as_secs());
-                let loaded = file.open(oldest);
-                let (writer, thread) = Writer::start(file, loaded.database, loaded.complaint.clone(), rhythm);
-                let complaint = match (loaded.complaint, thread) {
-                    (complaint, None) => complaint,
-                    (None, Some(error)) => Some(error),
-                    (Some(complaint), Some(error)) => Some(format!("{complaint}; {error}")),
-                };
+                let file = CacheFile::on(disk, Arc::clone(&hosts), oldest);
+                let Loaded { database, snapshot, entries, complaint } = file.open();
+                let (writer, no_writer) = Writer::start(file, database, complaint.clone(), rhythm);
+                let (records, no_reader) = snapshot.map_or_else(
+                    || (Kept::none(), None),
+                    |snapshot| Kept::read(snapshot, oldest, hosts, writer.stale()),
+                );
+                let complaints: Vec<String> = [complaint, no_writer, no_reader].into_iter().flatten().collect();
                 Opened {
                     store: Self { writer: Some(writer) },
-                    records: loaded.records,
-                    entries: loaded.entries,
-                    complaint,
+                    records,
+                    entries,
+                    complaint: (!complaints.is_empty()).then(|| complaints.join("; ")),
                 }
             }
         }

@@ -31,8 +31,29 @@ fn on(directory: &Path) -> Box<dyn Disk> {
     Box::new(StateFile::within(directory))
 }
 
-fn open(directory: &TempDir) -> Opened {
-    Store::open_at(&embedded(), on(directory.path()), hosts(), NOW, NEVER)
+/// What a store has, its records read.
+struct Found {
+    store: Store,
+    records: Vec<(Client, Record)>,
+    entries: Vec<(String, Vec<u8>)>,
+    complaint: Option<String>,
+}
+
+fn open(directory: &TempDir) -> Found {
+    open_in(directory.path(), &embedded(), NEVER)
+}
+
+fn open_in(directory: &Path, config: &Cache, rhythm: Rhythm) -> Found {
+    let Opened { store, records: mut kept, entries, mut complaint } =
+        Store::open_at(config, on(directory), hosts(), NOW, rhythm);
+    let mut records = Vec::new();
+    while let Some(part) = kept.wait_next() {
+        match part {
+            Ok(some) => records.extend(some),
+            Err(why) => complaint = Some(why),
+        }
+    }
+    Found { store, records, entries, complaint }
 }
 
 fn v4(number: u32) -> Client {
@@ -140,13 +161,7 @@ fn a_flush_writes_what_is_queued() {
 #[test]
 fn batches_are_written_by_themselves() {
     let directory = tempdir().unwrap();
-    let opened = Store::open_at(
-        &embedded(),
-        on(directory.path()),
-        hosts(),
-        NOW,
-        Rhythm { batch: Duration::from_millis(1), ..NEVER },
-    );
+    let opened = open_in(directory.path(), &embedded(), Rhythm { batch: Duration::from_millis(1), ..NEVER });
     opened.store.remember(v4(1), until(NOW));
     while opened.store.status().written == 0 {
         std::thread::sleep(Duration::from_millis(1));
@@ -183,8 +198,48 @@ fn records_past_their_retention_leave_the_file() {
     assert_eq!(kept, [v4(1), v4(4)]);
     drop(opened.store);
     let longer = Cache { retention: Duration::from_secs(70 * DAY), ..embedded() };
-    let opened = Store::open_at(&longer, on(directory.path()), hosts(), NOW, NEVER);
+    let opened = open_in(directory.path(), &longer, NEVER);
     assert_eq!(opened.records.len(), 2, "they are gone from the file too");
+}
+
+#[test]
+fn what_is_learnt_of_a_client_while_its_old_record_is_read_stays() {
+    let directory = tempdir().unwrap();
+    let opened = open(&directory);
+    let old = until(NOW - 8 * DAY);
+    opened.store.remember(v4(1), old);
+    opened.store.remember(v4(2), old);
+    drop(opened.store);
+    // Its records have been read, and both are found to be old; nothing was written yet.
+    let opened = open(&directory);
+    assert_eq!(opened.records, []);
+    opened.store.remember(v4(2), until(NOW));
+    drop(opened.store);
+    let (_, unread) = open_unread(&directory);
+    assert_eq!(unread, 1, "the other one has left the file");
+    assert_eq!(open(&directory).records, [(v4(2), until(NOW))]);
+}
+
+/// Opens a store whose records nobody reads; returns how many the file has.
+fn open_unread(directory: &TempDir) -> (Store, usize) {
+    let Opened { store, records, .. } = Store::open_at(&embedded(), on(directory.path()), hosts(), NOW, NEVER);
+    (store, records.len())
+}
+
+#[test]
+fn records_that_nobody_wants_any_more_stay_in_the_file() {
+    let directory = tempdir().unwrap();
+    let opened = open(&directory);
+    (0..20_000).for_each(|number| opened.store.remember(v4(number), until(NOW)));
+    drop(opened.store);
+    let Opened { store, mut records, .. } = Store::open_at(&embedded(), on(directory.path()), hosts(), NOW, NEVER);
+    assert!(!records.wait_next().unwrap().unwrap().is_empty());
+    // The thread waits for somebody to take the next ones.
+    drop(records);
+    store.remember(v4(0), until(NOW + 1));
+    store.close();
+    let opened = open(&directory);
+    assert_eq!((opened.complaint, opened.records.len()), (None, 20_000));
 }
 
 /// A file with a thousand records and an entry.
@@ -201,7 +256,7 @@ fn filled() -> (TempDir, Vec<u8>) {
 }
 
 /// The gate starts with this file, and what it learns then is kept.
-fn survives(bytes: &[u8], what: &str) -> Opened {
+fn survives(bytes: &[u8], what: &str) -> Found {
     let directory = tempdir().unwrap();
     fs::write(directory.path().join(FILE_NAME), bytes).unwrap();
     let opened = open(&directory);
@@ -212,11 +267,11 @@ fn survives(bytes: &[u8], what: &str) -> Opened {
     opened.store.remember(newcomer, until(NOW + 1));
     opened.store.flush();
     assert_eq!(opened.store.status().failing, None, "{what}");
-    let Opened { store, records, entries, complaint } = opened;
+    let Found { store, records, entries, complaint } = opened;
     drop(store);
     let again = open(&directory);
     assert_eq!((again.records.len(), again.complaint), (known + 1, None), "{what}");
-    Opened { store: again.store, records, entries, complaint }
+    Found { store: again.store, records, entries, complaint }
 }
 
 #[test]
@@ -305,8 +360,7 @@ fn what_could_not_be_written_is_written_later_unless_it_has_changed() {
     let first = open(&directory);
     first.store.remember(v4(1), until(NOW));
     first.store.flush();
-    let second =
-        Store::open_at(&embedded(), on(directory.path()), hosts(), NOW, Rhythm { reopen: Duration::ZERO, ..NEVER });
+    let second = open_in(directory.path(), &embedded(), Rhythm { reopen: Duration::ZERO, ..NEVER });
     assert_eq!(second.records, []);
     for number in 2..=4 {
         second.store.remember(v4(number), until(NOW));
@@ -335,8 +389,7 @@ fn a_file_that_is_cut_while_it_is_used_is_replaced() {
     for part in [0, 2] {
         let directory = tempdir().unwrap();
         let path = directory.path().join(FILE_NAME);
-        let opened =
-            Store::open_at(&embedded(), on(directory.path()), hosts(), NOW, Rhythm { reopen: Duration::ZERO, ..NEVER });
+        let opened = open_in(directory.path(), &embedded(), Rhythm { reopen: Duration::ZERO, ..NEVER });
         (0..5_000).for_each(|number| opened.store.remember(v4(number), until(NOW)));
         opened.store.flush();
         let length = fs::metadata(&path).unwrap().len();
@@ -366,7 +419,7 @@ fn a_place_that_can_not_be_written_to_stops_nothing() {
     // A directory in the file's place: nobody can open that for writing, root neither.
     fs::create_dir_all(inside.join(FILE_NAME)).unwrap();
     for place in [below, inside] {
-        let opened = Store::open_at(&embedded(), on(&place), hosts(), NOW, NEVER);
+        let opened = open_in(&place, &embedded(), NEVER);
         let complaint = opened.complaint.unwrap();
         assert!(complaint.contains("nothing is kept"), "{complaint}");
         opened.store.remember(v4(1), until(NOW));
@@ -379,7 +432,7 @@ fn a_place_that_can_not_be_written_to_stops_nothing() {
 fn the_file_is_its_owners_alone() {
     let directory = tempdir().unwrap();
     let deeper = directory.path().join("made/by/us");
-    let opened = Store::open_at(&embedded(), on(&deeper), hosts(), NOW, NEVER);
+    let opened = open_in(&deeper, &embedded(), NEVER);
     assert_eq!(opened.complaint, None);
     let mode = fs::metadata(deeper.join(FILE_NAME)).unwrap().permissions().mode();
     assert_eq!(mode & 0o077, 0, "{mode:o}");

@@ -10,7 +10,7 @@ use std::{
 
 use redb::Database;
 
-use super::{StoreStatus, file::CacheFile};
+use super::{StoreStatus, codec::KEY, file::CacheFile};
 use crate::screen::record::{Client, Record};
 
 /// The most changes that wait, of records and of entries each.
@@ -32,6 +32,8 @@ pub(super) struct Batch {
     pub(super) records: HashMap<Client, Option<Record>>,
     /// By key.
     pub(super) entries: BTreeMap<String, Option<Vec<u8>>>,
+    /// Keys of records to be removed if nothing has become of them since they were read.
+    pub(super) stale: Vec<[u8; KEY]>,
 }
 
 impl Batch {
@@ -130,6 +132,11 @@ impl Writer {
         }
     }
 
+    /// Where keys go whose records make no sense any more.
+    pub(super) fn stale(&self) -> StaleKeys {
+        StaleKeys(Arc::clone(&self.shared))
+    }
+
     /// Has the thread write what is queued and end, and waits for that.
     pub(super) fn close(&self) {
         let mut queue = self.shared.queue();
@@ -159,6 +166,20 @@ impl Drop for Writer {
         if let Some(thread) = self.thread.take() {
             // An error is a panic of the thread: nothing is left to be written.
             let _ = thread.join();
+        }
+    }
+}
+
+/// Takes the keys of records that are to leave the file.
+#[derive(Debug)]
+pub(super) struct StaleKeys(Arc<Shared>);
+
+impl StaleKeys {
+    /// Queues keys. What finds no room is found again at the next start.
+    pub(super) fn queue(&self, keys: Vec<[u8; KEY]>) {
+        let mut queue = self.0.queue();
+        if queue.waiting.stale.len() + keys.len() <= MOST_PENDING {
+            queue.waiting.stale.extend(keys);
         }
     }
 }
@@ -214,13 +235,13 @@ impl Work {
     }
 
     fn write(&mut self, batch: Batch) {
-        if batch.len() == 0 {
+        if batch.len() == 0 && batch.stale.is_empty() {
             return;
         }
         if self.database.is_none() && self.opened.elapsed() >= self.rhythm.reopen {
             self.opened = Instant::now();
-            // What it holds was loaded at the start, or is older than what RAM has learnt since: only changes matter now.
-            let loaded = self.file.open(0);
+            // What it holds was read after the start, or is older than what RAM has learnt since: only changes matter now.
+            let loaded = self.file.open();
             self.database = loaded.database;
             self.shared.queue().failing = loaded.complaint.filter(|_| self.database.is_none());
         }

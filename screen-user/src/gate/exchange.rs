@@ -37,13 +37,18 @@ enum Fate {
 }
 
 impl Gate {
-    /// The registers of a shard, a line each.
-    pub(super) fn export_shard(&self, shard: u8) -> Value {
+    /// The registers of a shard, a line each; none before all of them are known.
+    pub(super) fn export_shard(&self, shard: u8) -> Result<Value, Failure> {
+        if self.loading().is_some() {
+            return Err(Failure::unavailable(
+                "what is known is still being taken up: ask again when the gate is ready",
+            ));
+        }
         let wanted = |key: &Key| Shard::all().nth(shard.into()) == Some(key.shard());
         let mut keys = self.keys(&wanted);
         keys.sort();
         let line = |key: &Key| exchange::line(key, &self.item(key)?, &self.hosts);
-        keys.iter().filter_map(line).map(Value::String).collect()
+        Ok(keys.iter().filter_map(line).map(Value::String).collect())
     }
 
     /// Takes over what lines of a file say and is not known better here.

@@ -22,6 +22,9 @@ use crate::{
     },
 };
 
+/// Records that are fed at once: few enough that nobody waits long for the screen or the table.
+pub(super) const BATCH: usize = 1024;
+
 /// The kernel's list for a run-time entry.
 fn list_of(entry: &Entry) -> ListId {
     match entry.origin {
@@ -67,8 +70,15 @@ impl Gate {
         }
     }
 
-    /// Tells the kernel everything: after a start, and after a reload.
+    /// Tells the kernel everything, after a reload.
     pub(super) fn feed_everything(&self) {
+        self.feed_all_lists();
+        let records = self.screen().records();
+        records.chunks(BATCH).for_each(|some| self.feed_records(some));
+    }
+
+    /// Tells the kernel everything but the records: who is denied, and who is allowed.
+    pub(super) fn feed_all_lists(&self) {
         self.feed_settings();
         for list in [ListId::ACCESS, ListId::OPERATOR, ListId::FAILURE] {
             let name = self.list_name(list);
@@ -80,10 +90,6 @@ impl Gate {
             self.feed_entry(entry);
         }
         self.feed_lists();
-        let records = self.screen().records();
-        for (client, record) in records {
-            self.feed_record(client, &record);
-        }
     }
 
     /// Brings what the kernel decides by to the configuration: above all who is a proxy and so no client, before a list may say
@@ -154,6 +160,36 @@ impl Gate {
             None => kernel.unpass(client.address).map(drop),
         };
         self.fed_or_said(&client.net().to_string(), done);
+    }
+
+    /// As [`Self::feed_record`], of many at once.
+    pub(super) fn feed_records(&self, records: &[(Client, Record)]) {
+        let Some(kernel) = &self.kernel else { return };
+        let config = self.config.load();
+        if config.kernel.steer == Steer::Off {
+            return;
+        }
+        let now = unix_now();
+        let mut passes = Vec::with_capacity(records.len());
+        for (client, record) in records {
+            match config.policy.valid_until(record).filter(|&until| until > now) {
+                Some(until) => passes.push((client.address, Expiry::after(from_now(until)))),
+                None => self.fed_or_said(&client.net().to_string(), kernel.unpass(client.address).map(drop)),
+            }
+        }
+        self.fed_or_said(&format!("{} clients that passed", passes.len()), kernel.pass_all(passes));
+        // Whoever has changed a record meanwhile may have told the kernel before us.
+        let changed: Vec<(Client, Record)> = {
+            let screen = self.screen();
+            let known = |client| screen.record(client).unwrap_or_default();
+            records
+                .iter()
+                .map(|&(client, fed)| (client, fed, known(client)))
+                .filter(|(_, fed, now)| fed != now)
+                .map(|(client, _, now)| (client, now))
+                .collect()
+        };
+        changed.iter().for_each(|(client, record)| self.feed_record(*client, record));
     }
 
     /// Says once of each table that it was full; `status` has the numbers.

@@ -50,7 +50,8 @@ impl Gate {
             }
             self.tell_of_full_tables(&mut full_tables);
             count = count.wrapping_add(1);
-            if count.is_multiple_of(RECORD_SWEEP_TICKS) {
+            // What is swept leaves the store, where more may be known of the client than was taken up so far.
+            if count.is_multiple_of(RECORD_SWEEP_TICKS) && self.loading().is_none() {
                 let dropped = self.screen().sweep(unix_now());
                 dropped.iter().for_each(|&client| self.store.forget(client));
                 self.expire_forgets();

@@ -18,6 +18,7 @@ mod sharing;
 mod spf;
 mod survey;
 mod view;
+mod warm;
 mod zones;
 
 use std::{
@@ -74,6 +75,8 @@ pub struct Gate {
     dnsbl: ArcSwapOption<Dnsbl>,
     tls: ArcSwapOption<TlsServer>,
     store: Store,
+    /// Records that have been taken up so far, until all are.
+    loading: Mutex<Option<u64>>,
     /// To other edge hosts, once it is begun.
     link: OnceLock<Link<RedisRegisters, Self>>,
     sharing_stops: watch::Sender<bool>,

@@ -15,7 +15,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::{io::AsyncReadExt as _, net::UnixStream, sync::watch};
+use tokio::{io::AsyncReadExt as _, net::UnixStream, sync::watch, task::JoinHandle};
 
 use super::{
     Counts, Gate, Phase, blocklists::Imported, directory::Directory, feed::Fed, history::History, spf::Domains,
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     access::runtime::RuntimeLists,
-    cache::{Disk as _, StateFile, Store},
+    cache::{Disk as _, Kept, StateFile, Store},
     config::{self, CacheBackend, Host, Loaded},
     forward::{pass::Passes, pool::Pool, relay::Traffic},
     keeper::{Equipment, Keeper, LISTS, RELAY_NO_MORE, RELOAD, RETIRE, STOP},
@@ -42,9 +42,6 @@ use crate::{
 
 /// How long sessions may go on after `stop`; a second request ends them.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
-
-/// How long the mail servers may take to say what they announce before the gate is ready.
-const SURVEY_LIMIT: Duration = Duration::from_secs(2);
 
 /// Where the configuration came from, for `reload`.
 #[derive(Debug)]
@@ -114,7 +111,7 @@ async fn serve(
 ) -> Result<(), Failure> {
     orders.set_nonblocking(true).map_err(Failure::unavailable)?;
     let orders = UnixStream::from_std(orders).map_err(Failure::unavailable)?;
-    let gate = start(work)?;
+    let (gate, kept) = start(work)?;
     let phase = gate.phase.subscribe();
     for listener in listeners {
         let (gate, phase) = (Arc::clone(&gate), phase.clone());
@@ -133,19 +130,14 @@ async fn serve(
     tokio::spawn(Arc::clone(&gate).keep_house());
     tokio::spawn(Arc::clone(&gate).log_kernel_events());
     tokio::spawn(Arc::clone(&gate).keep_lists());
-    let config = gate.config.load_full();
-    gate.begin_sharing(&config.cache, &config.resolver);
-    // The first clients are to be promised what the mail servers keep; those that do not answer at once are not waited for.
-    let surveying = gate.config.load_full();
-    let _ = tokio::time::timeout(SURVEY_LIMIT, gate.survey_once(&surveying)).await;
-    tokio::spawn(Arc::clone(&gate).survey());
-    gate.log.info("ready");
-    gate.until_told_to_stop(phase, orders).await;
+    // Clients are served and orders taken meanwhile.
+    let warming = tokio::spawn(Arc::clone(&gate).warm_up(kept));
+    gate.until_told_to_stop(phase, orders, warming).await;
     Ok(())
 }
 
-/// Everything that can fail, before the first client is touched.
-fn start(work: Work) -> Result<Arc<Gate>, Failure> {
+/// Everything that can fail, before the first client is touched. What the last run has learnt of clients has yet to be taken up.
+fn start(work: Work) -> Result<(Arc<Gate>, Kept), Failure> {
     let Work { loaded, host, source, mut notices, log, keeper, maps, finds_servers } = work;
     let config = loaded.config;
     let tls = TlsServer::for_config(&config.tls, &host).map_err(Failure::usage)?.map(Arc::new);
@@ -159,7 +151,7 @@ fn start(work: Work) -> Result<Arc<Gate>, Failure> {
         log.warn(notice.clone());
     }
     let mut screen = Screen::new(config.policy.clone());
-    screen.restore(opened.records, unix_now());
+    screen.expect(opened.records.len());
     let pool = Arc::new(Pool::new(&config.forward, log.clone()));
     let gate = Gate {
         dnsbl: ArcSwapOption::empty(),
@@ -173,6 +165,7 @@ fn start(work: Work) -> Result<Arc<Gate>, Failure> {
         domains: Mutex::new(Domains::default()),
         tls: ArcSwapOption::from(tls),
         store: opened.store,
+        loading: Mutex::new(Some(0)),
         link: OnceLock::new(),
         sharing_stops: watch::Sender::new(false),
         clock: screen.clock(),
@@ -199,15 +192,15 @@ fn start(work: Work) -> Result<Arc<Gate>, Failure> {
     gate.set_dnsbl(&gate.config.load_full())?;
     let spf = Gate::spf_of(&gate.config.load())?;
     gate.restore_entries(opened.entries);
-    gate.feed_everything();
+    gate.feed_all_lists();
     gate.follow_directory();
     gate.follow_domains(spf);
     if let Some(kernel) = &gate.kernel {
         kernel.begin_steering().map_err(|error| Failure::of_kernel(&error))?;
     }
-    // The tables are complete: from here on the programs decide by them.
+    // The lists are complete, and the passes that a former gate gave are in their table: from here on the programs decide by them.
     gate.keeper.activate()?;
-    Ok(gate)
+    Ok((gate, opened.records))
 }
 
 /// What the keeper wants.
@@ -247,7 +240,12 @@ async fn next_order(orders: &mut UnixStream) -> Order {
 }
 
 impl Gate {
-    async fn until_told_to_stop(self: &Arc<Self>, mut phase: watch::Receiver<Phase>, mut orders: UnixStream) {
+    async fn until_told_to_stop(
+        self: &Arc<Self>,
+        mut phase: watch::Receiver<Phase>,
+        mut orders: UnixStream,
+        warming: JoinHandle<()>,
+    ) {
         let why = loop {
             tokio::select! {
                 order = next_order(&mut orders) => match order {
@@ -277,6 +275,8 @@ impl Gate {
             Why::Retired => {}
         }
         self.phase.send_replace(Phase::Closing);
+        // It ends with the phase, and lets go of the cache file.
+        let _ = warming.await;
         self.log.info(format!("stopping: {} connections go on", self.counts.connections.load(Ordering::Relaxed)));
         match why {
             Why::Stopped => {

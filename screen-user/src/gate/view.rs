@@ -62,7 +62,7 @@ impl Gate {
             }
             Request::CacheExport { shard } => {
                 let gate = Arc::clone(self);
-                tokio::task::spawn_blocking(move || gate.export_shard(shard)).await.map_err(Failure::bug)
+                tokio::task::spawn_blocking(move || gate.export_shard(shard)).await.map_err(Failure::bug)?
             }
             Request::CacheImport(import) => {
                 let gate = Arc::clone(self);
@@ -317,7 +317,7 @@ impl Gate {
                 "directory": self.directory_status(),
                 "spf": self.spf_status(),
             },
-            "cache": { "backend": backend_name(&config.cache.backend), "store": self.store.status(), "redis": self.link_status() },
+            "cache": { "backend": backend_name(&config.cache.backend), "store": self.store.status(), "loading": self.loading(), "redis": self.link_status() },
             "kernel": match &self.kernel {
                 Some(kernel) => kernel_status(kernel, self.keeper.describe()),
                 None => json!({ "running": false, "mode": "user space only" }),

@@ -143,12 +143,20 @@ impl Pile {
 }
 
 impl Keeper {
-    /// Has the programs decide by the tables, which are full.
+    /// Has the programs decide by the tables, which have all lists.
     ///
     /// # Errors
     /// They could not be put in their places.
     pub fn activate(&self) -> Result<(), Failure> {
         self.done(&ToKeeper::Activate)
+    }
+
+    /// Says that everything that is known of clients has been taken up.
+    ///
+    /// # Errors
+    /// The keeper is gone.
+    pub fn ready(&self) -> Result<(), Failure> {
+        self.done(&ToKeeper::Ready)
     }
 
     /// Gives the port back: strangers meet the screener no more. With `detach` the programs are taken off.

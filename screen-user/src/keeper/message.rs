@@ -93,8 +93,10 @@ pub(super) struct Begin {
 /// The screener to the keeper. Each gets one answer, before the next one is asked.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum ToKeeper {
-    /// The tables are full and clients are awaited: let the programs decide by them.
+    /// The lists are in the tables and clients are awaited: let the programs decide by them.
     Activate,
+    /// All that is known is in the tables.
+    Ready,
     /// Strangers meet the screener no more.
     Release {
         /// Whether the programs are to be taken off.

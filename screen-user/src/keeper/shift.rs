@@ -230,6 +230,11 @@ impl Shift {
         };
         let answer = match request {
             ToKeeper::Activate => done(self.activate(post)),
+            ToKeeper::Ready => {
+                // Without systemd there is nobody to notify.
+                let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+                ToScreener::Done
+            }
             ToKeeper::Release { detach } => {
                 self.release(detach);
                 ToScreener::Done
@@ -311,8 +316,6 @@ impl Shift {
             self.tasks.spawn_blocking(move || recount::at_start(&installation, &log));
         }
         self.active_since = Some(Instant::now());
-        // Without systemd there is nobody to notify.
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         Ok(())
     }
 

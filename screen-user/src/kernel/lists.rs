@@ -277,11 +277,27 @@ impl PassList {
             self.displaced += 1;
         }
         self.map.insert(client, Until { expires_ns: until.nanos() }, 0).map_err(KernelError::map(map::PASS))?;
+        self.note(client, until);
+        Ok(())
+    }
+
+    /// Notes many passes, in few system calls where there is room for all.
+    pub(super) fn insert_all(&mut self, passes: &[(IpKey, Expiry)]) -> Result<(), KernelError> {
+        if self.known.len() + passes.len() > PASS_ENTRIES {
+            return passes.iter().try_for_each(|&(client, until)| self.insert(client, until));
+        }
+        // Before they are written: where that fails half-way, those that are in the map can be taken back.
+        passes.iter().for_each(|&(client, until)| self.note(client, until));
+        let entries = passes.iter().map(|&(client, until)| (client, Until { expires_ns: until.nanos() }));
+        batch::insert(&mut self.map, entries, |map, client, until| map.insert(client, until, 0))
+            .map_err(KernelError::map(map::PASS))
+    }
+
+    fn note(&mut self, client: IpKey, until: Expiry) {
         if let Some(before) = self.known.insert(client, until) {
             self.expiries.remove(&(before, client));
         }
         self.expiries.insert((until, client));
-        Ok(())
     }
 
     pub(super) fn remove(&mut self, client: IpKey) -> Result<bool, KernelError> {

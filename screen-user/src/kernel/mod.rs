@@ -357,6 +357,16 @@ impl Kernel {
         lock(&self.pass).insert(self.client_key(address), until)
     }
 
+    /// As [`Kernel::pass`], of many clients at once.
+    ///
+    /// # Errors
+    ///
+    /// The map could not be written; some of them may have their pass.
+    pub fn pass_all(&self, passes: impl IntoIterator<Item = (IpAddr, Expiry)>) -> Result<(), KernelError> {
+        let passes: Vec<_> = passes.into_iter().map(|(address, until)| (self.client_key(address), until)).collect();
+        lock(&self.pass).insert_all(&passes)
+    }
+
     /// Takes back the pass of the client of `address`; returns whether it had one.
     ///
     /// # Errors

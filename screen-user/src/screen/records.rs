@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::record::Client;
 
-/// Most records that are kept unless told otherwise: some 200 MB.
-pub const DEFAULT_CAPACITY: usize = 1_000_000;
+/// Most records that are kept unless told otherwise: what two tables of 2^20 places take before they grow, some 240 MB.
+pub const DEFAULT_CAPACITY: usize = 2 * (1 << 20) / 8 * 7;
 
 /// Records in two generations. A record that is written or asked for is young; when half of the room is young, the old half is given
 /// up and the young half becomes the old one. So room is made in constant time, and what goes has not been asked for in a long while.
@@ -23,6 +23,11 @@ impl<T: Copy> Records<T> {
 
     pub(super) fn set_capacity(&mut self, capacity: usize) {
         self.capacity = capacity.max(2);
+    }
+
+    /// Makes room for so many that are to come: a table that grows holds everybody up.
+    pub(super) fn reserve(&mut self, records: usize) {
+        self.young.reserve(records.min(self.capacity / 2).saturating_sub(self.young.len()));
     }
 
     pub(super) fn get(&self, client: Client) -> Option<T> {

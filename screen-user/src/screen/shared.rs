@@ -140,6 +140,11 @@ impl Screen {
         self.records.set_capacity(capacity);
     }
 
+    /// Makes room for so many records that are to be taken up.
+    pub fn expect(&mut self, records: usize) {
+        self.records.reserve(records);
+    }
+
     /// Takes up records that outlived the last run. Those that [`Screen::sweep`] would drop are left out.
     pub fn restore(&mut self, records: impl IntoIterator<Item = (Client, Record)>, now: u64) {
         for (client, record) in records {

@@ -184,11 +184,12 @@ impl<R: Registers, K: Knowledge> Link<R, K> {
         }
     }
 
-    /// Waits until each lane has been reconciled once.
-    pub async fn synced(&self) {
+    /// Waits until each lane has been reconciled once, or one of them can't be reached.
+    pub async fn first_heard(&self) {
         let all = self.shared.lanes.len();
+        let away = || self.shared.lanes.iter().any(|(_, lane)| matches!(lane.phase().0, Phase::Away(_)));
         // The sender is gone where the link was stopped.
-        let _ = self.synced.clone().wait_for(|synced| *synced >= all).await;
+        let _ = self.synced.clone().wait_for(|synced| *synced >= all || away()).await;
     }
 
     /// Tells what waits, as far as somebody listens, for a moment at most.

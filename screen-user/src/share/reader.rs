@@ -62,6 +62,8 @@ impl<R: Registers, K: Knowledge> Reader<R, K> {
                 }
                 Err(fault) => {
                     lane.enter(Phase::Away(fault.0));
+                    // Whoever waits for this lane need not.
+                    self.first.send_modify(|_| {});
                     shared.say();
                     sleep(pause).await;
                     pause = (pause * 2).min(longest);

@@ -442,7 +442,7 @@ fn what_one_learns_all_hear_at_once_and_nobody_looks_at_everything_for_it() {
     runtime().block_on(async {
         let mut cluster = Cluster::new(3, 1);
         for host in &cluster.hosts {
-            host.link.synced().await;
+            host.link.first_heard().await;
         }
         let before: Vec<u64> = cluster.hosts.iter().map(|host| host.link.status().reconciled).collect();
         cluster.learns(0, &key(1), &Item::of_one("mx0", Version(7), 0, Vec::new()));
@@ -464,7 +464,7 @@ fn what_one_learns_all_hear_at_once_and_nobody_looks_at_everything_for_it() {
 fn what_a_replica_has_not_heard_is_told_again() {
     runtime().block_on(async {
         let mut cluster = Cluster::new(1, 1);
-        cluster.hosts[0].link.synced().await;
+        cluster.hosts[0].link.first_heard().await;
         // It asks for news every second: the next question will be on its way for a while.
         cluster.hosts[0].road.slow.store(3000, Ordering::Relaxed);
         sleep(Duration::from_millis(1500)).await;
@@ -480,6 +480,21 @@ fn what_a_replica_has_not_heard_is_told_again() {
 }
 
 #[test]
+fn a_start_does_not_wait_for_a_place_that_can_not_be_reached() {
+    runtime().block_on(async {
+        let cluster = Cluster::new(1, 1);
+        let host = &cluster.hosts[0];
+        host.road.cut.store(true, Ordering::Relaxed);
+        // By the simulation's clock; it would wait as long as the place is away.
+        timeout(Duration::from_secs(60), host.link.first_heard()).await.unwrap();
+        let status = host.link.status();
+        assert_eq!((status.connected, status.reconciled), (false, 0));
+        host.road.cut.store(false, Ordering::Relaxed);
+        cluster.comes_together().await;
+    });
+}
+
+#[test]
 fn nobody_waits_for_a_place_that_does_not_answer() {
     runtime().block_on(async {
         let cluster = Cluster::new(1, 1);
@@ -487,7 +502,7 @@ fn nobody_waits_for_a_place_that_does_not_answer() {
         let limit = Duration::from_millis(20);
         assert_eq!(host.link.look_up(&key(1), limit).await, None);
         assert_eq!(host.link.status().lookups.skipped, 1, "not connected yet");
-        host.link.synced().await;
+        host.link.first_heard().await;
         cluster.hosts[0].learns(&key(1), &Item::of_one("mx0", Version(7), 0, Vec::new()));
         sleep(Duration::from_millis(1)).await;
         assert!(host.link.look_up(&key(1), limit).await.is_some());

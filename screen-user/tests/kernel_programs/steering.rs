@@ -32,7 +32,8 @@ fn strangers_meet_the_screener_and_known_good_clients_the_mail_server() {
             (Taker::Screener, address, 25)
         );
 
-        site.kernel.pass(address, Expiry::after(Duration::from_secs(3_600))).unwrap();
+        let until = Expiry::after(Duration::from_secs(3_600));
+        site.kernel.pass_all([(address, until), ([192, 0, 2, 200].into(), until)]).unwrap();
         let _known = site.connect(client);
         let (taker, end) = site.taken();
         assert_eq!((taker, end.peer_addr().unwrap().ip()), (Taker::Mail, address));

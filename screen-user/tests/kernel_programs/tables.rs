@@ -24,10 +24,11 @@ use super::{
     site::{Site, wait_for},
 };
 
-/// Bytes that all maps take together when nothing is in them, at most. Half of it are the class bytes and the buckets of `deny_host`.
-const IDLE_BYTES: u64 = 60 << 20;
+/// Bytes that all maps take together when nothing is in them, at most. Two thirds of it are the class bytes and the buckets
+/// of `deny_host` and `pass`.
+const IDLE_BYTES: u64 = 72 << 20;
 /// Bytes that they take together with a million prefixes and a million addresses denied, at most.
-const FULL_BYTES: u64 = 256 << 20;
+const FULL_BYTES: u64 = 264 << 20;
 const MILLION: u32 = 1_000_000;
 
 #[derive(Debug, Clone)]
@@ -272,10 +273,11 @@ fn where_passes_are_full_the_one_that_ends_first_makes_room_and_is_counted() {
     alone(|| {
         let gate = Started::new(&plan()).unwrap();
         let (_, capacity, _) = shown(&gate, "pass");
-        for number in 0..capacity as u32 + 3 {
-            // The later a client comes here, the sooner its pass ends.
-            gate.pass(ten(number), Expiry::from_nanos(u64::MAX / 2 - u64::from(number))).unwrap();
-        }
+        // The later a client comes here, the sooner its pass ends.
+        let pass = |number: u32| (ten(number), Expiry::from_nanos(u64::MAX / 2 - u64::from(number)));
+        let numbers: Vec<u32> = (0..capacity as u32 + 3).collect();
+        // Also at once, where the last of them find no room.
+        numbers.chunks(1_000).for_each(|some| gate.pass_all(some.iter().copied().map(pass)).unwrap());
         assert_eq!(shown(&gate, "pass"), (capacity, capacity, 3));
         let passed: Vec<IpAddr> = gate.passed().into_iter().map(|(client, _)| client).collect();
         let displaced: Vec<u32> =
