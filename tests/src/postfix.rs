@@ -141,8 +141,16 @@ impl Postfix {
         let config = self.directory.join("etc").display().to_string();
         let output = self.directory.join("output");
         let host = if self.on_client { &net.client().namespace } else { &net.edge };
-        self.master = Some(Process::start(host, Path::new(MASTER), &["-c", &config, "-d"], &output));
-        wait_for("Postfix starts", SOON, || (self.logged("daemon started") > before).then_some(()));
+        let start = || Process::start(host, Path::new(MASTER), &["-c", &config, "-d"], &output);
+        let mut master = start();
+        wait_for("Postfix starts", SOON, || {
+            // A process of the one before may still have a session, and with it the port: the master gives up then.
+            if master.ended().is_some() {
+                master = start();
+            }
+            (self.logged("daemon started") > before).then_some(())
+        });
+        self.master = Some(master);
     }
 
     /// Where it takes clients as descriptors, in a directory that is closed to everybody else.
@@ -236,7 +244,8 @@ impl Drop for Postfix {
         self.signal(Signal::SIGCONT);
         self.down();
         if thread::panicking() {
-            eprintln!("--- Postfix\n{}", self.log());
+            let output = fs::read_to_string(self.directory.join("output")).unwrap_or_default();
+            eprintln!("--- Postfix\n{output}{}", self.log());
         }
     }
 }
