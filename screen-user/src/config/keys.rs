@@ -542,6 +542,12 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key("log.target", Kind::Text, "\"stderr\"", "`stderr`, `journald`, `syslog`, or `file:PATH`."),
     key(
+        "log.name",
+        Kind::Text,
+        "\"mxscreen\"",
+        "What the program is called in its log: `postfix/postscreen` for tools that look for Postfix's names.",
+    ),
+    key(
         "log.style",
         Kind::Word(&["respectful", "classic"]),
         "\"respectful\"",

@@ -332,8 +332,18 @@ pub enum ScreenerDown {
 pub struct Log {
     /// Where they go.
     pub target: LogTarget,
+    /// What the program is called in them.
+    pub name: String,
     /// Their words for list decisions.
     pub style: LogStyle,
+}
+
+#[cfg(test)]
+impl Log {
+    /// What goes to `target` when nothing else is configured.
+    pub(crate) fn to(target: LogTarget) -> Self {
+        Self { target, name: "mxscreen".into(), style: LogStyle::Respectful }
+    }
 }
 
 /// Where log lines go.

@@ -199,6 +199,7 @@ fn wrong_types_and_sections_are_named() {
         ("kernel.pin_path = \"pins\"", "kernel.pin_path: \"pins\" is no absolute path"),
         ("log.target = \"file:\"", "log.target: a path must follow \"file:\""),
         ("log.target = \"sdterr\"", "did you mean \"stderr\"?"),
+        ("log.name = \"mx screen\"", "log.name: 1 to 48 letters, digits or signs, without spaces, colons and brackets"),
         ("forward.to = [\"mx\"]", "forward.to: \"mx\" is no address with a port; write it like"),
         ("forward.to = []", "forward.to: at least one mail server is needed"),
         ("forward.to = [\"192.0.2.1:25*x\"]", "forward.to: bad weight \"x\": 0 to 65535"),

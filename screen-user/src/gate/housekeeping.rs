@@ -10,7 +10,7 @@ use crate::{
     kernel::{KernelEvent, Reason},
     operate::{
         exit::chain,
-        log::{DNSBLOG, Severity},
+        log::{Part, Severity},
     },
     screen::{log::LogLine, record::Client},
 };
@@ -110,8 +110,8 @@ impl Gate {
                     // A report's text brings its own severity word, as dnsblog's does.
                     let text = other.to_string();
                     match text.strip_prefix("warning: ") {
-                        Some(text) => self.log.line_of(DNSBLOG, Severity::Warning, text),
-                        None => self.log.line_of(DNSBLOG, Severity::Info, text),
+                        Some(text) => self.log.line_of(Part::Dnsblog, Severity::Warning, text),
+                        None => self.log.line_of(Part::Dnsblog, Severity::Info, text),
                     }
                 }
             }

@@ -85,6 +85,7 @@ fn fixed_keys(old: &Config, new: &Config) -> Vec<&'static str> {
         ("control.socket", old.control_socket != new.control_socket),
         ("user", old.user != new.user),
         ("log.target", old.log.target != new.log.target),
+        ("log.name", old.log.name != new.log.name),
     ]
     .into_iter()
     .filter_map(|(key, differs)| differs.then_some(key))

@@ -65,7 +65,7 @@ fn screen_with(equipment: Equipment) -> Result<(), Failure> {
         equipment;
     let loaded = config::load(&host, &config, &overrides).map_err(Failure::usage)?;
     // The keeper is its parent, and what operators know the gate by.
-    let target = Target::shared(&loaded.config.log.target, parent_id(), log);
+    let target = Target::shared(&loaded.config.log, parent_id(), log);
     let target = target.map_err(|error| Failure::of_system(&error))?;
     // It was executed by another name, which `ps` would show. That it still does is no reason to give up.
     let _ = nix::sys::prctl::set_name(c"mxscreen");

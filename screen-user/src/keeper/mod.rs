@@ -124,7 +124,7 @@ pub fn run(path: &Path, overrides: &[(String, String)], heir: bool) -> Result<()
     let heirlooms = if heir { Heirlooms::receive()? } else { Heirlooms::default() };
     let source = Source { path: path.to_owned(), overrides: overrides.to_vec() };
     let (loaded, facts) = source.read()?;
-    let target = Target::open(&loaded.config.log.target).map_err(|error| Failure::of_system(&error))?;
+    let target = Target::open(&loaded.config.log).map_err(|error| Failure::of_system(&error))?;
     let (log, writer) = Log::start(target).map_err(|error| Failure::of_system(&error))?;
     trace::into_log(log.clone(), loaded.config.kernel.debug);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::unavailable)?;

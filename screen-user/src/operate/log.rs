@@ -20,7 +20,7 @@ use std::{
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
-    config::LogTarget,
+    config::{self, LogTarget},
     screen::{self, outcome::Outcome},
 };
 
@@ -58,16 +58,20 @@ impl From<screen::log::Severity> for Severity {
 /// A line on its way.
 #[derive(Debug)]
 struct Line {
-    program: &'static str,
+    part: Part,
     severity: Severity,
     text: String,
     fields: Vec<(&'static str, String)>,
 }
 
-/// What this program is called in its log.
-const PROGRAM: &str = "mxscreen";
-/// The part that asks DNSBL zones: log tools know its lines by postscreen's name for it.
-pub const DNSBLOG: &str = "mxscreen/dnsblog";
+/// Whose line it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The gate's.
+    Gate,
+    /// Of the part that asks DNSBL zones: log tools know its lines by postscreen's name for it.
+    Dnsblog,
+}
 
 /// A handle to the log; cheap to clone.
 #[derive(Debug, Clone)]
@@ -126,7 +130,7 @@ impl Log {
         fields: impl FnOnce() -> Vec<(&'static str, String)>,
     ) {
         let fields = if self.takes_fields { fields() } else { Vec::new() };
-        self.send(Line { program: PROGRAM, severity, text: text.into(), fields });
+        self.send(Line { part: Part::Gate, severity, text: text.into(), fields });
     }
 
     /// Keeps what became of a session in the journal, with the whole record as a field. Other targets have the lines of the session, in
@@ -143,12 +147,12 @@ impl Log {
         ];
         fields.extend(outcome.syn.as_ref().map(|syn| ("MXSCREEN_SYN", syn.to_string())));
         let text = format!("outcome of {}: {:?}", screen::log::Peer(outcome.client), outcome.verdict);
-        self.send(Line { program: PROGRAM, severity: Severity::Debug, text, fields });
+        self.send(Line { part: Part::Gate, severity: Severity::Debug, text, fields });
     }
 
-    /// Logs one line under the name of a part of this program, such as [`DNSBLOG`].
-    pub fn line_of(&self, program: &'static str, severity: Severity, text: impl Into<String>) {
-        self.send(Line { program, severity, text: text.into(), fields: Vec::new() });
+    /// Logs one line under the name of a part of this program.
+    pub fn line_of(&self, part: Part, severity: Severity, text: impl Into<String>) {
+        self.send(Line { part, severity, text: text.into(), fields: Vec::new() });
     }
 
     fn send(&self, line: Line) {
@@ -217,7 +221,7 @@ fn write_all(orders: &Receiver<Order>, mut sink: Sink, backlog: &Backlog) {
         let missing = backlog.left_out.swap(0, Ordering::Relaxed);
         if missing > 0 {
             let text = format!("{missing} log lines left out: the log target is too slow");
-            sink.write(&Line { program: PROGRAM, severity: Severity::Warning, text, fields: Vec::new() });
+            sink.write(&Line { part: Part::Gate, severity: Severity::Warning, text, fields: Vec::new() });
         }
     }
 }
@@ -238,8 +242,8 @@ impl Target {
     ///
     /// # Errors
     /// It can't be opened; the message names it.
-    pub fn open(target: &LogTarget) -> io::Result<Self> {
-        Self::shared(target, std::process::id(), Self::file(target)?)
+    pub fn open(log: &config::Log) -> io::Result<Self> {
+        Self::shared(log, std::process::id(), Self::file(&log.target)?)
     }
 
     /// The file of `target`, opened, if lines go to one.
@@ -258,33 +262,32 @@ impl Target {
     ///
     /// # Errors
     /// As [`Target::open`], or the file is missing.
-    pub fn shared(target: &LogTarget, pid: u32, file: Option<File>) -> io::Result<Self> {
-        Sink::open(target, pid, file).map(Self)
+    pub fn shared(log: &config::Log, pid: u32, file: Option<File>) -> io::Result<Self> {
+        Sink::open(log, pid, file).map(Self)
     }
 }
 
 impl Sink {
-    fn open(target: &LogTarget, pid: u32, file: Option<File>) -> io::Result<Self> {
-        Ok(match target {
+    fn open(log: &config::Log, pid: u32, file: Option<File>) -> io::Result<Self> {
+        let prefix = Prefix::new(pid, &log.name);
+        Ok(match &log.target {
             // systemd says by this variable that standard error is the journal, which adds time, host and name by itself.
-            LogTarget::Stderr => Self::Stderr {
-                journal: std::env::var_os("JOURNAL_STREAM").is_some(),
-                prefix: Prefix::new(pid),
-                buffer: Vec::new(),
-            },
+            LogTarget::Stderr => {
+                Self::Stderr { journal: std::env::var_os("JOURNAL_STREAM").is_some(), prefix, buffer: Vec::new() }
+            }
             LogTarget::File(path) => {
                 let missing = || io::Error::new(io::ErrorKind::NotFound, format!("{}: not open", path.display()));
-                Self::File { file: file.ok_or_else(missing)?, prefix: Prefix::new(pid), buffer: Vec::new() }
+                Self::File { file: file.ok_or_else(missing)?, prefix, buffer: Vec::new() }
             }
-            LogTarget::Syslog => Self::datagram("/dev/log", false, pid)?,
-            LogTarget::Journald => Self::datagram("/run/systemd/journal/socket", true, pid)?,
+            LogTarget::Syslog => Self::datagram("/dev/log", false, prefix)?,
+            LogTarget::Journald => Self::datagram("/run/systemd/journal/socket", true, prefix)?,
         })
     }
 
-    fn datagram(path: &'static str, journal: bool, pid: u32) -> io::Result<Self> {
+    fn datagram(path: &'static str, journal: bool, prefix: Prefix) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.connect(path).map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))?;
-        Ok(Self::Datagram { path, socket, journal, prefix: Prefix::new(pid) })
+        Ok(Self::Datagram { path, socket, journal, prefix })
     }
 
     fn write(&mut self, line: &Line) {
@@ -299,14 +302,14 @@ impl Sink {
                 buffer.extend_from_slice(format!("<{}>{word}{text}\n", line.severity as u8).as_bytes());
             }
             Self::Stderr { prefix, buffer, .. } | Self::File { prefix, buffer, .. } => {
-                let pid = prefix.pid;
-                let time_and_host = prefix.now();
+                prefix.refresh();
+                let Prefix { text: time_and_host, pid, .. } = &*prefix;
                 // Writing to a buffer in memory cannot fail.
-                let _ = writeln!(buffer, "{time_and_host}{}[{pid}]: {word}{text}", line.program);
+                let _ = writeln!(buffer, "{time_and_host}{}[{pid}]: {word}{text}", prefix.program(line.part));
             }
             Self::Datagram { path, socket, journal, prefix } => {
                 let message =
-                    if *journal { journal_message(line, word, prefix.pid) } else { syslog_message(line, word, prefix) };
+                    if *journal { journal_message(line, word, prefix) } else { syslog_message(line, word, prefix) };
                 // The syslog daemon may have been restarted: its socket is a new one then. One try, and the line is lost.
                 if socket.send(&message).is_err() && socket.connect(*path).is_ok() {
                     let _ = socket.send(&message);
@@ -352,10 +355,12 @@ fn append(path: &Path) -> io::Result<File> {
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
-/// `Mon dd HH:MM:SS host `, made anew once a second.
+/// What stands before the text of a line. `text` is `Mon dd HH:MM:SS host `, made anew once a second.
 #[derive(Debug)]
 struct Prefix {
     host: String,
+    name: String,
+    dnsblog: String,
     pid: u32,
     second: i64,
     text: String,
@@ -364,20 +369,34 @@ struct Prefix {
 }
 
 impl Prefix {
-    fn new(pid: u32) -> Self {
+    fn new(pid: u32, name: &str) -> Self {
         let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
         let host = host.split('.').next().unwrap_or_default().to_owned();
         let host = if host.is_empty() { "localhost".into() } else { host };
-        Self { host, pid, second: i64::MIN, text: String::new(), zone: TimeZone::system() }
+        Self {
+            host,
+            name: name.to_owned(),
+            dnsblog: dnsblog(name),
+            pid,
+            second: i64::MIN,
+            text: String::new(),
+            zone: TimeZone::system(),
+        }
     }
 
-    fn now(&mut self) -> &str {
+    fn program(&self, part: Part) -> &str {
+        match part {
+            Part::Gate => &self.name,
+            Part::Dnsblog => &self.dnsblog,
+        }
+    }
+
+    fn refresh(&mut self) {
         let now = Timestamp::now();
         if now.as_second() != self.second {
             self.second = now.as_second();
             self.text = format!("{} {} ", self.local(now), self.host);
         }
-        &self.text
     }
 
     /// `Mon dd HH:MM:SS`, where this host is.
@@ -386,20 +405,25 @@ impl Prefix {
     }
 }
 
+/// Beside `postfix/postscreen` it is `postfix/dnsblog`, and a part of a program whose name has no parts.
+fn dnsblog(name: &str) -> String {
+    format!("{}/dnsblog", name.rsplit_once('/').map_or(name, |(system, _)| system))
+}
+
 /// RFC 3164, as local syslog daemons take it: no host name.
 fn syslog_message(line: &Line, word: &str, prefix: &Prefix) -> Vec<u8> {
     let priority = FACILITY_MAIL * 8 + line.severity as u8;
     let time = prefix.local(Timestamp::now());
-    format!("<{priority}>{time} {}[{}]: {word}{}", line.program, prefix.pid, line.text).into_bytes()
+    format!("<{priority}>{time} {}[{}]: {word}{}", prefix.program(line.part), prefix.pid, line.text).into_bytes()
 }
 
 /// The journal's native protocol: `NAME=value` lines. A line feed in a value would begin another field, so none is let through.
-fn journal_message(line: &Line, word: &str, pid: u32) -> Vec<u8> {
+fn journal_message(line: &Line, word: &str, prefix: &Prefix) -> Vec<u8> {
     let mut message = format!(
         "PRIORITY={}\nSYSLOG_FACILITY={FACILITY_MAIL}\nSYSLOG_IDENTIFIER={}\nSYSLOG_PID={}\nMESSAGE={word}{}\n",
         line.severity as u8,
-        line.program,
-        pid,
+        prefix.program(line.part),
+        prefix.pid,
         line.text.replace('\n', " ")
     );
     for (name, value) in &line.fields {
@@ -412,11 +436,15 @@ fn journal_message(line: &Line, word: &str, pid: u32) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    fn named(name: &str, path: &Path) -> config::Log {
+        config::Log { name: name.into(), ..config::Log::to(LogTarget::File(path.to_owned())) }
+    }
+
     #[test]
     fn file_lines_have_the_syslog_form_and_survive_rotation() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let (log, writer) = Log::start(Target::open(&LogTarget::File(path.clone())).unwrap()).unwrap();
+        let (log, writer) = Log::start(Target::open(&named("mxscreen", &path)).unwrap()).unwrap();
         log.info("CONNECT from [192.0.2.1]:1 to [192.0.2.2]:25");
         log.warn("something");
         writer.finish();
@@ -429,7 +457,7 @@ mod tests {
         assert!(form.is_match(lines.next().unwrap()), "{text}");
         assert!(lines.next().unwrap().ends_with("]: warning: something"), "{text}");
 
-        let (log, writer) = Log::start(Target::open(&LogTarget::File(path.clone())).unwrap()).unwrap();
+        let (log, writer) = Log::start(Target::open(&named("mxscreen", &path)).unwrap()).unwrap();
         let rotated = folder.path().join("log.1");
         std::fs::rename(&path, &rotated).unwrap();
         log.replace(append(&path).unwrap());
@@ -437,6 +465,21 @@ mod tests {
         writer.finish();
         assert!(std::fs::read_to_string(&path).unwrap().ends_with("after\n"));
         assert!(!std::fs::read_to_string(&rotated).unwrap().contains("after"));
+    }
+
+    #[test]
+    fn tools_that_look_for_postfix_find_its_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let (log, writer) = Log::start(Target::open(&named("postfix/postscreen", &path)).unwrap()).unwrap();
+        log.info("PASS NEW [192.0.2.1]:1");
+        log.line_of(Part::Dnsblog, Severity::Info, "addr 192.0.2.1 listed");
+        writer.finish();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let pid = std::process::id();
+        assert!(text.contains(&format!(" postfix/postscreen[{pid}]: PASS NEW [192.0.2.1]:1\n")), "{text}");
+        assert!(text.contains(&format!(" postfix/dnsblog[{pid}]: addr 192.0.2.1 listed\n")), "{text}");
+        assert_eq!(dnsblog("mxscreen"), "mxscreen/dnsblog");
     }
 
     #[test]
@@ -451,7 +494,7 @@ mod tests {
         }
         log.replace(append(&path).unwrap());
         queue.send(Order::Finish).unwrap();
-        let Target(sink) = Target::open(&LogTarget::File(path.clone())).unwrap();
+        let Target(sink) = Target::open(&named("mxscreen", &path)).unwrap();
         write_all(&orders, sink, &backlog);
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), QUEUE_LINES + 1);
@@ -462,20 +505,20 @@ mod tests {
     #[test]
     fn journal_fields_stay_one_line_each() {
         let line = Line {
-            program: PROGRAM,
+            part: Part::Gate,
             severity: Severity::Warning,
             text: "a\nb".into(),
             fields: vec![("MXSCREEN_CLIENT", "x\ny".into())],
         };
-        let message = journal_message(&line, "warning: ", 812);
+        let message = journal_message(&line, "warning: ", &Prefix::new(812, "mxscreen"));
         let text = String::from_utf8(message).unwrap();
-        assert!(text.contains("\nMESSAGE=warning: a b\n"), "{text}");
+        assert!(text.contains("\nSYSLOG_IDENTIFIER=mxscreen\nSYSLOG_PID=812\nMESSAGE=warning: a b\n"), "{text}");
         assert!(text.ends_with("MXSCREEN_CLIENT=x y\n"), "{text}");
     }
 
     #[test]
     fn a_missing_folder_is_named() {
-        let error = Target::open(&LogTarget::File("/nonexistent/folder/log".into())).unwrap_err();
+        let error = Target::open(&named("mxscreen", Path::new("/nonexistent/folder/log"))).unwrap_err();
         assert!(error.to_string().contains("/nonexistent/folder/log"), "{error}");
     }
 }

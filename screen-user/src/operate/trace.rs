@@ -71,13 +71,16 @@ impl Visit for Text {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::LogTarget, operate::log::Target};
+    use crate::{
+        config::{self, LogTarget},
+        operate::log::Target,
+    };
 
     #[test]
     fn ours_are_written_and_a_resolvers_queries_are_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let (log, writer) = Log::start(Target::open(&LogTarget::File(path.clone())).unwrap()).unwrap();
+        let (log, writer) = Log::start(Target::open(&config::Log::to(LogTarget::File(path.clone()))).unwrap()).unwrap();
         tracing::subscriber::with_default(
             tracing_subscriber::registry().with(IntoLog { log, kernel_messages: false }),
             || {

@@ -67,7 +67,7 @@ pub(super) fn config(values: &mut Values<'_>, directory: &Path) -> Option<Config
         state_directory: path(values, "state.directory")?,
         control_socket: path(values, "control.socket")?,
         user: user(values)?,
-        log: Log { target: log_target(values)?, style: policy.log_style },
+        log: Log { target: log_target(values)?, name: log_name(values)?, style: policy.log_style },
         metrics_listen: metrics(values),
         dry_run: dry_run(values),
         policy,
@@ -192,6 +192,19 @@ fn path(values: &mut Values<'_>, key: &str) -> Option<PathBuf> {
 /// A path that may be missing, but not empty.
 fn path_if_given(values: &mut Values<'_>, key: &str) -> Option<PathBuf> {
     values.is_given(key).then(|| path(values, key)).flatten()
+}
+
+/// A program's name for syslog (RFC 5424 section 6.2.5: at most 48 printable characters), and for tools that look for `name[pid]: `.
+fn log_name(values: &mut Values<'_>) -> Option<String> {
+    values.read("log.name", |value| {
+        let Value::Text(text) = value else { return Err(mismatch("a text", value)) };
+        let fits = |byte: u8| byte.is_ascii_graphic() && !b"[]:".contains(&byte);
+        if (1..=48).contains(&text.len()) && text.bytes().all(fits) {
+            Ok(text.clone())
+        } else {
+            Err(Fault::new("1 to 48 letters, digits or signs, without spaces, colons and brackets"))
+        }
+    })
 }
 
 fn log_target(values: &mut Values<'_>) -> Option<LogTarget> {

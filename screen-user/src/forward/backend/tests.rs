@@ -3,7 +3,7 @@ use tokio::{io::AsyncReadExt, net::TcpListener, task::JoinHandle};
 
 use super::*;
 use crate::{
-    config::{Forward, LogTarget, Mode},
+    config::{self, Forward, LogTarget, Mode},
     operate::log::{Log, Target as LogsTo},
 };
 
@@ -40,7 +40,7 @@ fn pool(to: &[&Backend], most_connections: u32) -> Arc<Pool> {
         client_address: ClientAddress::None,
         replay_to: None,
     };
-    let (log, _) = Log::start(LogsTo::open(&LogTarget::Stderr).unwrap()).unwrap();
+    let (log, _) = Log::start(LogsTo::open(&config::Log::to(LogTarget::Stderr)).unwrap()).unwrap();
     Arc::new(Pool::new(&forward, log))
 }
 
