@@ -24,6 +24,7 @@ pub mod certificate;
 pub mod dns;
 pub mod fleet;
 pub mod gate;
+pub mod log_tools;
 pub mod middlebox;
 pub mod mta;
 pub mod net;

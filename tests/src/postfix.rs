@@ -1,7 +1,7 @@
 //! Debian's own Postfix, as an instance of its own on the edge: nothing under /etc or /var is touched.
 
 use std::{
-    fs,
+    fs, iter,
     os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
     thread,
@@ -16,6 +16,7 @@ use crate::{
     net::Net,
     netns::run,
     process::{Process, signal},
+    stage,
     wait::{SOON, wait_for},
 };
 
@@ -26,7 +27,16 @@ const MASTER: &str = "/usr/lib/postfix/sbin/master";
 pub struct Postfix {
     master: Option<Process>,
     directory: PathBuf,
-    on_client: bool,
+    place: Place,
+}
+
+/// Where it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Edge,
+    /// On the edge, where /etc/resolv.conf names the DNS server that a test has started there.
+    EdgeWithResolver,
+    Client,
 }
 
 impl Postfix {
@@ -59,10 +69,25 @@ impl Postfix {
     #[track_caller]
     pub fn passing(net: &Net, services: &[(&str, &str)]) -> Self {
         let mut postfix = Self::laid_out(net, services, &["smtpd_client_connection_count_limit=0"]);
-        let path = postfix.directory.join("etc/master.cf");
-        let mut master = fs::read_to_string(&path).expect("master.cf");
-        master.push_str("smtpd pass - - n - - smtpd\n");
-        fs::write(&path, master).expect("master.cf");
+        postfix.add_services("smtpd pass - - n - - smtpd\n");
+        postfix.up(net);
+        postfix
+    }
+
+    /// Starts Postfix with its own postscreen on port 25, which asks the DNS server at 127.0.0.1, and with settings of `main.cf`.
+    ///
+    /// # Panics
+    ///
+    /// When it does not come up.
+    #[must_use]
+    #[track_caller]
+    pub fn screening(net: &Net, settings: &[&str]) -> Self {
+        let mut postfix = Self::laid_out(net, &[("127.0.0.1:10025", "")], settings);
+        postfix.add_services(
+            "smtp inet n - n - 1 postscreen\nsmtpd pass - - n - - smtpd\n\
+             dnsblog unix - - n - 0 dnsblog\ntlsproxy unix - - n - 0 tlsproxy\n",
+        );
+        postfix.place = Place::EdgeWithResolver;
         postfix.up(net);
         postfix
     }
@@ -87,7 +112,14 @@ impl Postfix {
             let etc = directory.join("etc").display().to_string();
             run("postconf", ["-c", &etc, "-e"].into_iter().chain(settings.iter().copied()));
         }
-        Self { master: None, directory, on_client: false }
+        Self { master: None, directory, place: Place::Edge }
+    }
+
+    fn add_services(&self, lines: &str) {
+        let path = self.directory.join("etc/master.cf");
+        let mut master = fs::read_to_string(&path).expect("master.cf");
+        master.push_str(lines);
+        fs::write(&path, master).expect("master.cf");
     }
 
     /// Starts Postfix on the client host, as a client of the edge: it takes mail on 127.0.0.1:10026, relays all of it, and tries again
@@ -125,7 +157,7 @@ impl Postfix {
             "postconf",
             ["-c", &etc, "-e"].into_iter().chain(settings).chain([security.as_str()]).chain(more.iter().copied()),
         );
-        let mut postfix = Self { master: None, directory, on_client: true };
+        let mut postfix = Self { master: None, directory, place: Place::Client };
         postfix.up(net);
         postfix
     }
@@ -140,8 +172,16 @@ impl Postfix {
         let before = self.logged("daemon started");
         let config = self.directory.join("etc").display().to_string();
         let output = self.directory.join("output");
-        let host = if self.on_client { &net.client().namespace } else { &net.edge };
-        let start = || Process::start(host, Path::new(MASTER), &["-c", &config, "-d"], &output);
+        let words = ["-c", &config, "-d"];
+        let start = || match self.place {
+            Place::Edge => Process::start(&net.edge, Path::new(MASTER), &words, &output),
+            Place::Client => Process::start(&net.client().namespace, Path::new(MASTER), &words, &output),
+            Place::EdgeWithResolver => {
+                let words: Vec<&str> = iter::once(MASTER).chain(words).collect();
+                let resolver = "echo nameserver 127.0.0.1 > /etc/resolv.conf\n";
+                stage::start(&net.edge, &self.directory.join("stage"), None, resolver, &words)
+            }
+        };
         let mut master = start();
         wait_for("Postfix starts", SOON, || {
             // A process of the one before may still have a session, and with it the port: the master gives up then.

@@ -22,6 +22,7 @@ mod interfaces;
 mod lifecycle;
 mod limit;
 mod log_targets;
+mod log_tools;
 mod mail_servers;
 mod pass;
 mod pass_trouble;

@@ -1,5 +1,6 @@
-//! Exim and OpenSMTPD, which the tests send as clients and put behind the gate. Debian's packages of mail servers exclude each other, so these are unpacked in
-//! `target/mta/NAME`, with the libraries that the machine lacks, and not installed.
+//! Packages that tests need and no machine should get by them: Exim and OpenSMTPD, which send as clients and stand behind the gate, as Debian's
+//! packages of mail servers exclude each other, and what reads a mail log. They are unpacked in `target/mta/NAME`, with those of their dependencies that the
+//! machine lacks, and not installed.
 
 use std::{fs, path::Path, process::Command};
 
@@ -11,9 +12,14 @@ use crate::{
     workspace,
 };
 
-/// A mail server: its folder, its package, and a file that shows that it is there.
-const SERVERS: [(&str, &str, &str); 2] =
-    [("exim4", "exim4-daemon-light", "usr/sbin/exim4"), ("opensmtpd", "opensmtpd", "usr/sbin/smtpd")];
+/// A folder, the package in it, and a file that shows that it is there.
+const PACKAGES: [(&str, &str, &str); 5] = [
+    ("exim4", "exim4-daemon-light", "usr/sbin/exim4"),
+    ("opensmtpd", "opensmtpd", "usr/sbin/smtpd"),
+    ("pflogsumm", "pflogsumm", "usr/sbin/pflogsumm"),
+    ("fail2ban", "fail2ban", "usr/bin/fail2ban-regex"),
+    ("logwatch", "logwatch", "usr/share/logwatch/scripts/services/postfix"),
+];
 
 /// Unpacks what is not there yet.
 ///
@@ -22,7 +28,7 @@ const SERVERS: [(&str, &str, &str); 2] =
 pub(super) fn ensure() -> Result<()> {
     let home = workspace::target().join("mta");
     let missing: Vec<_> =
-        SERVERS.iter().filter(|(folder, _, program)| !home.join(folder).join(program).exists()).collect();
+        PACKAGES.iter().filter(|(folder, _, program)| !home.join(folder).join(program).exists()).collect();
     if missing.is_empty() {
         return Ok(());
     }
