@@ -232,7 +232,7 @@ impl Carrier<'_> {
             Some("") => self.put("cache.backend", quoted("none")),
             Some(_) => self.warn(
                 "postscreen_cache_map",
-                "what postscreen remembers is not carried over; the cache is a file of mxscreen's own",
+                "what postscreen remembers is not carried over here; `postmap -s MAP | mxscreen cache import -` does it",
             ),
         }
         // These have no effect that is missing here: old names, and the cleaning of a file that cleans itself.
