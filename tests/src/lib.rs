@@ -22,6 +22,7 @@ pub mod backplane;
 pub mod bpf;
 pub mod certificate;
 pub mod dns;
+pub mod documents;
 pub mod fleet;
 pub mod gate;
 pub mod log_tools;

@@ -14,6 +14,7 @@ mod cache;
 mod counts;
 mod denied;
 mod dnsbl;
+mod documents;
 mod early_talker;
 mod flood;
 mod good_client;

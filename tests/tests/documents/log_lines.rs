@@ -1,0 +1,103 @@
+//! `docs/log-lines.md` has every line that the program logs, as far as its sources tell.
+
+use std::{fs, path::Path};
+
+use regex::Regex;
+use screen_tests::documents::{Page, workspace};
+
+/// Calls whose first text is a line of the log, or what one says of itself.
+const LOGGING: &str = r#"(?:\b(?:info|warn|notice)\(|\bsay\((?:true|false),|tracing::(?:info|warn|error)!\(|\b(?:notices|complaints)\.push\()\s*(?:&?format!\()?\s*"#;
+
+/// Files in which each of these is a line as well.
+const LINES: [(&str, &str); 9] = [
+    ("dns/report.rs", r"write!\(\s*f,\s*"),
+    ("forward/backend.rs", r"#\[error\(\s*"),
+    ("forward/pass.rs", r"#\[error\(\s*"),
+    ("kernel/backlog.rs", r"said\.push\(format!\(\s*"),
+    ("kernel/owners.rs", r"format!\(\s*"),
+    ("keeper/shift.rs", r"End::Died\(format!\(\s*"),
+    ("net/proxy_wait.rs", r"format!\(\s*"),
+    ("operate/log.rs", r"let text = format!\(\s*"),
+    ("sandbox.rs", r"vec!\[\s*"),
+];
+
+/// Texts that follow these patterns and that no log has.
+const NO_LINES: [&str; 2] = [
+    // The record that each session leaves, at priority debug.
+    "outcome of ",
+    // It corrects what is remembered, and is logged by that.
+    "late DNSBL result for",
+];
+
+/// The sources without their tests.
+fn sources() -> Vec<(String, String)> {
+    fn gather(folder: &Path, found: &mut Vec<(String, String)>) {
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            // What `import-postfix` warns of is told to whoever runs it.
+            if path.is_dir() && name != "tests" && name != "import_postfix" {
+                gather(&path, found);
+            } else if name.ends_with(".rs") && !name.contains("test") && name != "simulation.rs" {
+                let text = fs::read_to_string(&path).unwrap();
+                let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned();
+                found.push((path.display().to_string(), text));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    gather(&workspace().join("screen-user/src"), &mut found);
+    found
+}
+
+/// The longest piece of a text that is the same whatever its placeholders stand for.
+fn constant(text: &str) -> String {
+    // A line of the source that ends with a backslash goes on behind the next one's indentation.
+    let text = Regex::new(r"\\\n\s*").unwrap().replace_all(text, "");
+    let text = text.replace("\\\"", "\"");
+    let pieces = Regex::new(r"\{[^}]*\}").unwrap();
+    let longest = pieces.split(&text).max_by_key(|piece| piece.len()).unwrap_or_default();
+    longest.trim().trim_start_matches("warning: ").to_owned()
+}
+
+#[test]
+fn every_line_of_the_log_is_explained() {
+    let page = Page::read("docs/log-lines.md").text;
+    let mut missing = Vec::new();
+    let mut found = 0;
+    for (file, source) in sources() {
+        let own = LINES.iter().filter(|(name, _)| file.ends_with(&format!("src/{name}"))).map(|(_, pattern)| *pattern);
+        for pattern in own.chain([LOGGING]) {
+            let texts = Regex::new(&format!(r#"{pattern}"((?:[^"\\]|\\.|\\\n)*)""#)).unwrap();
+            for text in texts.captures_iter(&source).map(|captures| constant(&captures[1])) {
+                // Nothing but placeholders and punctuation: what is put together there stands elsewhere.
+                if text.len() < 4 || NO_LINES.iter().any(|known| known.contains(&text)) {
+                    continue;
+                }
+                found += 1;
+                if !page.contains(&text) {
+                    missing.push(format!("{file}: {text}"));
+                }
+            }
+        }
+    }
+    assert!(found > 80, "the sources have {found} lines");
+    assert_eq!(missing, [""; 0], "lines that docs/log-lines.md does not have");
+}
+
+#[test]
+fn every_line_about_a_client_is_explained() {
+    let page = Page::read("docs/log-lines.md").text;
+    let source = fs::read_to_string(workspace().join("screen-user/src/screen/log.rs")).unwrap();
+    let (_, lines) = source.split_once("pub enum LogLine {\n").unwrap();
+    let (lines, _) = lines.split_once("\n}\n").unwrap();
+    let (_, events) = source.split_once("const fn event(&self)").unwrap();
+    let (events, _) = events.split_once("\n    }\n").unwrap();
+    let (comments, names) = (Regex::new("///.*").unwrap(), Regex::new(r#"=> "([^"]+)""#).unwrap());
+    let shown = comments.find_iter(lines).flat_map(|doc| doc.as_str().split('`').skip(1).step_by(2));
+    let events = names.captures_iter(events).map(|event| format!("`{}`", &event[1]));
+    let wanted: Vec<String> = shown.map(|line| format!("`{line}`")).chain(events).collect();
+    assert!(wanted.len() > 50, "{wanted:?}");
+    let missing: Vec<&String> = wanted.iter().filter(|text| !page.contains(text.as_str())).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
