@@ -9,6 +9,7 @@ use screen_tests::{
     netns::run,
     postfix::Postfix,
     smtp::Client,
+    wait::{SOON, wait_for},
 };
 use serde_json::Value;
 
@@ -24,6 +25,12 @@ fn shown(gate: &Gate) -> Option<Value> {
     let status = gate.ask(&["status"]);
     let interfaces = status["kernel"]["interfaces"].as_array().unwrap();
     interfaces.iter().find(|interface| interface["interface"] == "mx0").cloned()
+}
+
+/// A link whose pin is gone is taken off by a worker of the kernel's, in its own time.
+fn wait_unguarded(net: &Net) {
+    let guarded = || run("ip", ["-n", net.edge.name(), "link"]).contains("xdp");
+    wait_for("the programs to be taken off", SOON, || (!guarded()).then_some(()));
 }
 
 fn deny(gate: &Gate) {
@@ -85,7 +92,7 @@ fn a_step_down_is_explained_with_what_mends_it_and_the_remedy_takes_effect_at_on
     let (status, said) = settings(&net).text("kernel.xdp", "native").run_to_end(&net.edge, &[], &["run"]);
     assert_eq!(status.code(), Some(69), "{said}");
     assert!(said.contains("mx0") && said.contains("native") && said.contains("MTU is too large"), "{said}");
-    assert!(!run("ip", ["-n", net.edge.name(), "link"]).contains("xdp"), "it left a program behind");
+    wait_unguarded(&net);
 }
 
 #[test]
@@ -110,7 +117,7 @@ fn an_interface_that_is_made_anew_while_the_gate_runs_is_guarded_again() {
     Client::assert_dropped(net.client(), client);
     assert!(gate.pins().count("refused", client, "denied") > before);
     gate.stop();
-    assert!(!run("ip", ["-n", net.edge.name(), "link"]).contains("xdp"));
+    wait_unguarded(&net);
 }
 
 fn assert_told(net: &Net, client: &str) {
