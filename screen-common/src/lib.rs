@@ -16,4 +16,4 @@ pub mod reply;
 mod user;
 
 /// Changes whenever the layout or the meaning of a map changes; stands in [`abi::Settings::abi`].
-pub const ABI: u32 = 4;
+pub const ABI: u32 = 5;

@@ -30,11 +30,15 @@ pub enum Reason {
     Challenged = 11,
     /// A cookie that came back and was answered with a text and a FIN.
     Refused = 12,
+    /// A SYN that would have been turned away, and passed, as this is a dry run.
+    Spared = 13,
+    /// A connection of a denied client, given to the mail server in a dry run.
+    LetIn = 14,
 }
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Admitted,
         Self::Denied,
         Self::Limited,
@@ -48,6 +52,8 @@ impl Reason {
         Self::ClientsFull,
         Self::Challenged,
         Self::Refused,
+        Self::Spared,
+        Self::LetIn,
     ];
 
     /// The reason with this number.
@@ -73,6 +79,8 @@ impl Reason {
             Self::ClientsFull => "clients_full",
             Self::Challenged => "challenged",
             Self::Refused => "refused",
+            Self::Spared => "spared",
+            Self::LetIn => "let_in",
         }
     }
 }

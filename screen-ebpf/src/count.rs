@@ -97,6 +97,7 @@ fn report_steered(settings: &Settings, ends: &Ends, now_ns: u64) -> bool {
     let reason = match lists::standing(settings, &ends.remote, now_ns) {
         Standing::Allowed => Reason::Allowed,
         Standing::Passed => Reason::PassOld,
+        Standing::LetIn => Reason::LetIn,
         Standing::Stranger => return false,
     };
     let parties = Parties {

@@ -53,14 +53,13 @@ pub(crate) fn judge(ctx: &impl PacketContext) -> Verdict {
                 reason as u32
             );
             match refusal {
-                Some(refusal) if settings.dry_run == 0 => {
-                    if refusal.aloud {
-                        Verdict::Refuse(opening, refusal.text)
-                    } else {
-                        Verdict::Drop
-                    }
+                None => Verdict::Pass,
+                Some(_) if settings.dry_run != 0 => {
+                    report::count(Reason::Spared);
+                    Verdict::Pass
                 }
-                _ => Verdict::Pass,
+                Some(refusal) if refusal.aloud => Verdict::Refuse(opening, refusal.text),
+                Some(_) => Verdict::Drop,
             }
         }
         Decoded::NotOurs => Verdict::Pass,

@@ -49,6 +49,8 @@ pub(crate) fn is_proxy(settings: &Settings, address: &IpKey) -> bool {
 pub(crate) enum Standing {
     Allowed,
     Passed,
+    /// Denied, in a dry run: nobody is turned away.
+    LetIn,
     Stranger,
 }
 
@@ -60,5 +62,12 @@ pub(crate) fn standing(settings: &Settings, address: &IpKey, now_ns: u64) -> Sta
     }
     // SAFETY: entries are replaced whole.
     let passed = unsafe { pass.get(settings.client(address)) }.is_some_and(|entry| holds(entry.expires_ns, now_ns));
-    if passed && denied(address, now_ns).is_none() { Standing::Passed } else { Standing::Stranger }
+    if !passed && settings.dry_run == 0 {
+        return Standing::Stranger;
+    }
+    match denied(address, now_ns) {
+        Some(_) if settings.dry_run != 0 => Standing::LetIn,
+        None if passed => Standing::Passed,
+        Some(_) | None => Standing::Stranger,
+    }
 }

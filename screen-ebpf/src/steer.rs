@@ -54,7 +54,7 @@ pub(crate) fn choose(ctx: &SkLookupContext) -> Choice {
     if settings.steering >= STEER_ALL && !proxy {
         match lists::standing(settings, &ends.remote, now_ns) {
             // The server's own listener; where it does not listen, or hangs, the screener answers for it.
-            Standing::Allowed | Standing::Passed => {
+            Standing::Allowed | Standing::Passed | Standing::LetIn => {
                 if settings.find_servers == FIND_NONE {
                     return Choice::FallThrough;
                 }

@@ -15,6 +15,7 @@ mod counts;
 mod denied;
 mod dnsbl;
 mod documents;
+mod dry_run;
 mod early_talker;
 mod flood;
 mod good_client;

@@ -84,8 +84,6 @@ pub struct Config {
     pub log: Log,
     /// Where Prometheus text is served, if anywhere.
     pub metrics_listen: Option<SocketAddr>,
-    /// Decide and log everything, block nothing.
-    pub dry_run: bool,
 }
 
 /// Who owns the protected port.

@@ -10,7 +10,10 @@ use super::{
 };
 use crate::{
     access::Verdict,
-    screen::policy::{Action, PoolCredit, TlsLevel},
+    screen::{
+        policy::{Action, PoolCredit, TlsLevel},
+        record::Test,
+    },
 };
 
 const FILE: &str = "/etc/mxscreen/mxscreen.toml";
@@ -239,6 +242,17 @@ fn layouts_need_what_they_need() {
     assert_eq!(config(far).forward.client_address, ClientAddress::ProxyV2);
     assert!(problems(&format!("{far}forward.client_address = \"kernel\""))[0].contains("on this host only"));
     assert_eq!(config(&format!("{off}forward.client_address = \"none\"")).forward.client_address, ClientAddress::None);
+}
+
+#[test]
+fn a_dry_run_leaves_out_tests_that_nobody_passes_without_coming_back() {
+    let deep = "dry_run = true\npipelining.enable = true\n";
+    let goes_on = read(deep);
+    assert!(goes_on.config.policy.enables(Test::Pipelining));
+    assert_eq!(goes_on.notices, ["dry_run: nobody is turned away"]);
+    let comes_back = read(&format!("{deep}forward.after_deep_tests = \"reconnect\""));
+    assert!(!comes_back.config.policy.enables(Test::Pipelining));
+    assert!(comes_back.notices[1].contains("the deep tests are left out"), "{:?}", comes_back.notices);
 }
 
 #[test]

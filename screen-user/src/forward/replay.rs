@@ -56,7 +56,7 @@ async fn say_again(
 ) -> Result<Answer, TalkError> {
     let greeting = talk.reply().await?;
     if greeting.code != 220 {
-        return answer(talk, greeting, "the greeting");
+        return refused(talk, greeting, "the greeting", envelope);
     }
     if let Some(hello) = &envelope.hello {
         talk.say(hello).await?;
@@ -70,37 +70,54 @@ async fn say_again(
             }
         }
         if welcome.code != 250 {
-            return answer(talk, welcome, "HELO");
+            return refused(talk, welcome, "HELO", envelope);
         }
     }
-    talk.say(&envelope.mail).await?;
-    let sender = talk.reply().await?;
-    if sender.code != 250 {
-        return answer(talk, sender, "MAIL");
+    if let Some(mail) = &envelope.mail {
+        talk.say(mail).await?;
+        let sender = talk.reply().await?;
+        if sender.code != 250 {
+            return refused(talk, sender, "MAIL", envelope);
+        }
     }
-    talk.say(&envelope.rcpt).await?;
+    let Some(rcpt) = &envelope.rcpt else {
+        // What the client waits for is the answer to what comes behind.
+        return Ok(Answer { bytes: talk.rest(), refusal: None });
+    };
+    talk.say(rcpt).await?;
     let recipient = talk.reply().await?;
-    answer(talk, recipient, "RCPT")
+    Ok(answer(talk, recipient, "RCPT"))
 }
 
-/// Takes a reply, and what came behind it, for the client's.
-fn answer<S: AsyncRead + AsyncWrite + Unpin>(
+/// Takes a refusal of an earlier step for the answer to the RCPT. Where there is none, the client has heard that all is well so far, and
+/// what it says next is answered by itself: all that it must hear of the refusal is that the mail server goes.
+fn refused<S: AsyncRead + AsyncWrite + Unpin>(
     talk: Talk<'_, S>,
     reply: Reply,
     to: &'static str,
+    envelope: &Envelope,
 ) -> Result<Answer, TalkError> {
-    let to_rcpt = to == "RCPT";
     // Only a refusal can be passed on as the answer to something else.
-    if !to_rcpt && !reply.refuses() {
+    if !reply.refuses() {
         return Err(TalkError::Nonsense);
     }
-    let refusal = (!to_rcpt || (400..500).contains(&reply.code)).then(|| {
+    let is_answer = envelope.rcpt.is_some() || reply.code == 421;
+    let mut answer = answer(talk, reply, to);
+    if !is_answer {
+        answer.bytes.clear();
+    }
+    Ok(answer)
+}
+
+/// Takes a reply, and what came behind it, for the client's.
+fn answer<S: AsyncRead + AsyncWrite + Unpin>(talk: Talk<'_, S>, reply: Reply, to: &'static str) -> Answer {
+    let refusal = (to != "RCPT" || (400..500).contains(&reply.code)).then(|| {
         let text = reply.bytes.trim_ascii_end();
         format!("answered {to} with \"{}\"", escape(text))
     });
     let mut bytes = reply.bytes;
     bytes.extend(talk.rest());
-    Ok(Answer { bytes, refusal })
+    Answer { bytes, refusal }
 }
 
 #[cfg(test)]
@@ -114,8 +131,8 @@ mod tests {
         let line = |text: &str| text.as_bytes().into();
         Envelope {
             hello: Some(line("EHLO client.example.test")),
-            mail: line("MAIL FROM:<s@x> BODY=8BITMIME"),
-            rcpt: line("RCPT TO:<r@y> NOTIFY=NEVER"),
+            mail: Some(line("MAIL FROM:<s@x> BODY=8BITMIME")),
+            rcpt: Some(line("RCPT TO:<r@y> NOTIFY=NEVER")),
             behind: Box::default(),
         }
     }

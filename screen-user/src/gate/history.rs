@@ -21,6 +21,7 @@ struct Kept {
     /// Oldest first.
     sessions: VecDeque<Outcome>,
     counts: BTreeMap<(Verdict, Reason), u64>,
+    objections: BTreeMap<Reason, u64>,
 }
 
 impl History {
@@ -28,6 +29,9 @@ impl History {
     pub(super) fn add(&self, outcome: Outcome) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *kept.counts.entry((outcome.verdict, outcome.reason)).or_default() += 1;
+        if let Some(objection) = outcome.objection {
+            *kept.objections.entry(objection).or_default() += 1;
+        }
         if kept.sessions.len() == CAPACITY {
             kept.sessions.pop_front();
         }
@@ -43,6 +47,11 @@ impl History {
     /// How many sessions have ended in which way, since the start.
     pub(super) fn counts(&self) -> BTreeMap<(Verdict, Reason), u64> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).counts.clone()
+    }
+
+    /// How many sessions would have ended for which reason, had it not been for a dry run, since the start.
+    pub(super) fn objections(&self) -> BTreeMap<Reason, u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).objections.clone()
     }
 }
 
@@ -60,6 +69,7 @@ mod tests {
             duration: Duration::from_secs(6),
             verdict: Verdict::Forwarded,
             reason: Reason::Passed,
+            objection: None,
             new: true,
             syn: None,
             tests: Default::default(),

@@ -12,7 +12,10 @@ use crate::{
         exit::chain,
         log::{Part, Severity},
     },
-    screen::{log::LogLine, record::Client},
+    screen::{
+        log::{DRY_RUN, LogLine},
+        record::Client,
+    },
 };
 
 /// Between two looks at what has expired.
@@ -85,20 +88,28 @@ impl Gate {
     }
 
     fn log_kernel_event(&self, event: &KernelEvent) {
-        let style = self.config.load().policy.log_style;
+        let (style, dry_run) = {
+            let policy = &self.config.load().policy;
+            (policy.log_style, policy.dry_run)
+        };
         let (client, server) = (event.client, event.server);
         let line = match event.reason {
-            Reason::Denied => LogLine::Denylisted { client, style },
+            // In a dry run its connection makes the line: with the mail server, or with the screener.
+            Reason::Denied if dry_run => return,
+            Reason::Denied | Reason::LetIn => LogLine::Denylisted { client, style },
             Reason::Limited => LogLine::TooManyConnections { client },
             Reason::PassOld => LogLine::PassOld { client },
             Reason::Allowed => LogLine::Allowlisted { client, style },
             // Counted in `totals`, and of no interest to whoever reads the log.
             _ => return,
         };
-        if matches!(event.reason, Reason::PassOld | Reason::Allowed) {
+        if matches!(event.reason, Reason::PassOld | Reason::Allowed | Reason::LetIn) {
             self.log.info(format!("{} (kernel)", LogLine::Connect { client, server }));
         }
-        self.log.line_with(line.severity().into(), format!("{line} (kernel)"), || line.fields());
+        let spared = event.reason == Reason::LetIn || dry_run && event.reason == Reason::Limited;
+        let text = format!("{line} (kernel){}", if spared { DRY_RUN } else { "" });
+        let line = if spared { LogLine::DryRun(Box::new(line)) } else { line };
+        self.log.line_with(line.severity().into(), text, || line.fields());
     }
 
     /// Logs what the DNSBL zones report and corrects what their late answers contradict.

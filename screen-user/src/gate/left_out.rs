@@ -3,7 +3,7 @@
 use crate::kernel::{Kernel, KernelError, Reason};
 
 /// Reasons whose events become lines.
-const LOGGED: [Reason; 4] = [Reason::Denied, Reason::Limited, Reason::PassOld, Reason::Allowed];
+const LOGGED: [Reason; 5] = [Reason::Denied, Reason::Limited, Reason::PassOld, Reason::Allowed, Reason::LetIn];
 
 /// Keeps account of the events that the kernel left out.
 ///

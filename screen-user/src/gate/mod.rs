@@ -2,6 +2,7 @@
 
 mod blocklists;
 mod directory;
+mod dry_run;
 mod entries;
 mod exchange;
 mod failures;

@@ -10,7 +10,7 @@ use std::{
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use super::{Gate, run::backend_name, unix_now};
+use super::{Gate, dry_run::in_dry_run, run::backend_name, unix_now};
 use crate::{
     access::runtime::{Entry, Kind, Origin, Roll},
     config::Layout,
@@ -224,6 +224,7 @@ impl Gate {
         let valid = record.and_then(|record| config.policy.valid_until(&record)).filter(|&until| until > now);
         let standing = self.standing(address);
         let in_kernel = self.kernel.is_some();
+        let spared = in_dry_run(&config.policy, &standing, valid.is_some());
         let (happens, place) = match (standing, valid) {
             (Standing::Allowed, _) => ("goes to the mail server without a test", in_kernel),
             (Standing::Barred, _) => ("is turned away", in_kernel),
@@ -238,7 +239,8 @@ impl Gate {
         json!({
             "address": address,
             "client": client.net(),
-            "now": happens,
+            "now": spared.unwrap_or(happens),
+            "without_dry_run": config.policy.dry_run.then_some(happens),
             "decided_by": if place { "kernel" } else { "screener" },
             "access_list": { "verdict": decision.verdict.to_string(), "rule": decision.rule },
             "allow_entry": allow,
@@ -308,6 +310,8 @@ impl Gate {
             "screening": screen,
             "backends": self.pool.report(),
             "outcomes": outcomes(self.history.counts()),
+            "dry_run": config.policy.dry_run,
+            "would_have_blocked": self.would_have_blocked(),
             "lists": {
                 "denied_at_run_time": denies,
                 "allowed_at_run_time": allows,
@@ -342,17 +346,20 @@ fn outcomes(counts: BTreeMap<(Verdict, Reason), u64>) -> Value {
     counts
         .into_iter()
         .map(|((verdict, reason), sessions)| {
-            // `failed` names its test, `limit` which one: both as plain words.
-            let reason = match json!(reason) {
-                Value::Object(fields) => {
-                    fields.iter().map(|(name, what)| format!("{name} {}", what.as_str().unwrap_or_default())).collect()
-                }
-                Value::String(word) => word,
-                other => other.to_string(),
-            };
-            json!({ "sessions": sessions, "verdict": verdict, "reason": reason })
+            json!({ "sessions": sessions, "verdict": verdict, "reason": words(reason) })
         })
         .collect()
+}
+
+/// `failed` names its test, `limit` which one: both as plain words.
+pub(super) fn words(reason: Reason) -> String {
+    match json!(reason) {
+        Value::Object(fields) => {
+            fields.iter().map(|(name, what)| format!("{name} {}", what.as_str().unwrap_or_default())).collect()
+        }
+        Value::String(word) => word,
+        other => other.to_string(),
+    }
 }
 
 /// How the gate is attached to an interface, and what stood in the way of better ways.

@@ -17,7 +17,8 @@ const POLL: Duration = Duration::from_millis(20);
 pub struct KernelEvent {
     /// When.
     pub time: Expiry,
-    /// What: [`Reason::Denied`], [`Reason::Limited`], [`Reason::Unproven`], [`Reason::PassOld`] or [`Reason::Allowed`].
+    /// What: [`Reason::Denied`], [`Reason::Limited`], [`Reason::Unproven`], [`Reason::PassOld`], [`Reason::Allowed`] or
+    /// [`Reason::LetIn`].
     pub reason: Reason,
     /// The client, canonical.
     pub client: SocketAddr,

@@ -76,7 +76,7 @@ impl Plan {
             proxies: config.proxy_protocol.from.clone(),
             deny_reply: config.kernel.deny_reply,
             limit_reply: config.kernel.limit_reply,
-            dry_run: config.dry_run,
+            dry_run: config.policy.dry_run,
             pin_path: config.kernel.pin_path.clone(),
             event_rate: Self::EVENT_RATE,
             debug: tracing::enabled!(target: "mxscreen_kernel", tracing::Level::DEBUG),
@@ -116,7 +116,7 @@ impl Plan {
                 (Layout::InPlace, Steer::Off) => STEER_STRANGERS,
                 (Layout::InPlace, Steer::Auto | Steer::On) => STEER_ALL,
             },
-            pass_when_down: u32::from(self.on_screener_down == ScreenerDown::Pass),
+            pass_when_down: u32::from(self.on_screener_down == ScreenerDown::Pass || self.dry_run),
             proxies: u32::from(!self.proxies.is_empty()),
             replies: [(self.deny_reply, REPLY_DENIED), (self.limit_reply, REPLY_LIMITED)]
                 .into_iter()
@@ -173,6 +173,8 @@ pub(super) mod tests {
         assert!(settings.protects(25) && !settings.protects(0));
         let front = Plan { layout: Layout::Front, ..plan() };
         assert_eq!(front.settings(7, true).unwrap().steering, STEER_NOBODY);
+        let dry = Plan { dry_run: true, ..plan() }.settings(7, true).unwrap();
+        assert_eq!((dry.dry_run, dry.pass_when_down), (1, 1), "nobody is refused, not even while no screener listens");
     }
 
     #[test]

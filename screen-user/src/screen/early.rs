@@ -63,16 +63,14 @@ impl Session {
         let mut text = escape_head(bytes);
         text.truncate(LOG_TEXT_LIMIT);
         self.note_failure(Test::Pregreet, &text, turn);
-        turn.log(LogLine::Pregreet { client, length: bytes.len(), after, text: text.into() });
+        let line = LogLine::Pregreet { client, length: bytes.len(), after, text: text.into() };
+        self.log_failure(Test::Pregreet, line, turn);
         match self.action(Test::Pregreet) {
             Action::Drop => {
                 self.end_look_up(turn);
                 return self.drop_failed(Reply::ProtocolError, Life::Growing(self.policy.remember_failures), turn);
             }
-            Action::Enforce => {
-                self.recipient_reply = RecipientReply::ProtocolError;
-                self.flags.no_forward = true;
-            }
+            Action::Enforce => self.hold_back(self.reason, Some(RecipientReply::ProtocolError)),
             Action::Ignore => {}
         }
         self.flags.done.insert(Test::Pregreet);
@@ -139,8 +137,13 @@ impl Session {
             return;
         }
         self.spare_deep(turn);
+        self.begin_deep(turn);
+    }
+
+    /// What comes after the early tests. Who was spared something has nothing to gain by further tests.
+    pub(super) fn begin_deep(&mut self, turn: &mut Turn<'_>) {
         let deep_left = self.flags.todo.and(TestSet::DEEP).without(self.flags.pass);
-        if self.flags.no_forward || !deep_left.is_empty() {
+        if self.flags.no_forward || !deep_left.is_empty() && self.objection.is_none() {
             self.start_engine(false, turn);
         } else {
             self.conclude(turn);
@@ -159,7 +162,7 @@ impl Session {
             self.pass(Test::Dnsbl, Stamp::until(turn.now.unix(), ttl), Grounds::Taken, turn);
             return true;
         }
-        turn.log(LogLine::DnsblRank { client: self.endpoints.client, score });
+        self.log_failure(Test::Dnsbl, LogLine::DnsblRank { client: self.endpoints.client, score }, turn);
         let listed = self.listed_by();
         self.note_failure(Test::Dnsbl, &format!("score {score}, {listed}"), turn);
         match self.action(Test::Dnsbl) {
@@ -167,10 +170,7 @@ impl Session {
                 self.drop_failed(Reply::Listed, Life::Listing(ttl), turn);
                 return false;
             }
-            Action::Enforce => {
-                self.recipient_reply = RecipientReply::Listed;
-                self.flags.no_forward = true;
-            }
+            Action::Enforce => self.hold_back(self.reason, Some(RecipientReply::Listed)),
             Action::Ignore => self.ignore_failure(Test::Dnsbl),
         }
         true

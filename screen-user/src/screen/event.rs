@@ -113,11 +113,11 @@ pub enum ForwardResult {
 pub struct Envelope {
     /// Its HELO or EHLO, if it said one; without the line end, as all three.
     pub hello: Option<Box<[u8]>>,
-    /// Its MAIL.
-    pub mail: Box<[u8]>,
-    /// Its RCPT, whose answer it waits for.
-    pub rcpt: Box<[u8]>,
-    /// What came behind that in the same read, at most [`super::READ_LIMIT`] bytes.
+    /// Its MAIL, if it has given a sender.
+    pub mail: Option<Box<[u8]>>,
+    /// Its RCPT, whose answer it waits for; none in a dry run, where it may go on before.
+    pub rcpt: Option<Box<[u8]>>,
+    /// What came behind that and is not answered: at most [`super::READ_LIMIT`] bytes, and in a dry run one line more.
     pub behind: Box<[u8]>,
 }
 

@@ -33,12 +33,16 @@ impl Session {
         let client = self.endpoints.client;
         let limits = self.policy.limits;
         if limits.client_connections > 0 && connections > limits.client_connections {
-            turn.log(LogLine::TooManyConnections { client });
-            return self.turn_away(Reason::TooManyConnections, Reply::TooManyConnections, turn);
+            self.log_objection(LogLine::TooManyConnections { client }, turn);
+            if !self.is_spared(Reason::TooManyConnections) {
+                return self.turn_away(Reason::TooManyConnections, Reply::TooManyConnections, turn);
+            }
         }
+        // In a dry run, too: more clients than that wait for a mail server only if it can't take them.
         if limits.post_queue > 0 && turn.screen.forwarding() >= limits.post_queue {
             turn.log(LogLine::ServerPortsBusy { client });
-            return self.turn_away(Reason::ServerPortsBusy, Reply::ServerPortsBusy, turn);
+            self.reason = Reason::ServerPortsBusy;
+            return self.drop_with(Reply::ServerPortsBusy, turn);
         }
         let style = self.policy.log_style;
         match standing {
@@ -49,23 +53,24 @@ impl Session {
             }
             // Whoever barred the client meant it: `access.denylist_action` is about the access list.
             Standing::Barred => {
-                turn.log(LogLine::Denylisted { client, style });
+                self.log_objection(LogLine::Denylisted { client, style }, turn);
                 return self.turn_away(Reason::Barred, Reply::Denied, turn);
             }
             Standing::Denied => {
-                turn.log(LogLine::Denylisted { client, style });
+                let line = LogLine::Denylisted { client, style };
                 match self.policy.denylist_action {
                     Action::Drop => {
+                        self.log_objection(line, turn);
                         self.flags.denied = true;
                         return self.turn_away(Reason::Denied, Reply::Denied, turn);
                     }
                     Action::Enforce => {
+                        self.log_objection(line, turn);
                         self.flags.denied = true;
-                        self.flags.no_forward = true;
-                        self.recipient_reply = RecipientReply::Denied;
                         self.reason = Reason::Denied;
+                        self.hold_back(Reason::Denied, Some(RecipientReply::Denied));
                     }
-                    Action::Ignore => {}
+                    Action::Ignore => turn.log(line),
                 }
             }
             Standing::Unlisted => {}
@@ -75,30 +80,30 @@ impl Session {
             return self.conclude(turn);
         }
         if !self.policy.allowlist_addresses.contains(self.endpoints.server.ip()) {
-            turn.log(LogLine::Veto { client, style });
+            self.log_objection(LogLine::Veto { client, style }, turn);
             self.flags.vetoed = true;
-            self.flags.no_forward = true;
+            self.hold_back(Reason::Vetoed, None);
             if self.reason == Reason::None {
                 self.reason = Reason::Vetoed;
             }
         }
         if limits.pre_queue > 0 && turn.screen.screening() >= limits.pre_queue {
-            turn.log(LogLine::ScreeningPortsBusy { client });
+            self.log_objection(LogLine::ScreeningPortsBusy { client }, turn);
             return self.turn_away(Reason::ScreeningPortsBusy, Reply::ScreeningPortsBusy, turn);
         }
         if !self.flags.todo.and(TestSet::EARLY).is_empty() {
             return self.start_early(turn);
         }
         self.spare_deep(turn);
-        if !self.flags.todo.without(self.flags.pass).is_empty() || self.flags.no_forward {
-            self.start_engine(false, turn);
-        } else {
-            self.conclude(turn);
-        }
+        self.begin_deep(turn);
     }
 
+    /// Turns the client away; in a dry run it goes to the mail server without any test.
     fn turn_away(&mut self, reason: Reason, reply: Reply, turn: &mut Turn<'_>) {
         self.reason = reason;
+        if self.is_spared(reason) {
+            return self.conclude(turn);
+        }
         self.drop_with(reply, turn);
     }
 

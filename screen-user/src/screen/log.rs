@@ -12,6 +12,9 @@ use crate::config::LogStyle;
 
 use super::text::Elapsed;
 
+/// The mark at the end of a line for which a client would be turned away, or told to come back, were it not for the dry run.
+pub const DRY_RUN: &str = " (dry run)";
+
 /// How much a line matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -134,6 +137,8 @@ pub enum LogLine {
     LeavingStress { connections: u32 },
     /// `unknown macro name "NAME" in expansion request`
     UnknownMacro { name: Box<str> },
+    /// A line with [`DRY_RUN`]
+    DryRun(Box<LogLine>),
 }
 
 /// The parts of a recipient's reject line (spec 4.4.3).
@@ -156,8 +161,9 @@ pub struct RejectRcpt {
 impl LogLine {
     /// How much the line matters.
     #[must_use]
-    pub const fn severity(&self) -> Severity {
+    pub fn severity(&self) -> Severity {
         match self {
+            Self::DryRun(line) => line.severity(),
             Self::UnknownMacro { .. } => Severity::Warning,
             Self::Connect { .. }
             | Self::TooManyConnections { .. }
@@ -196,8 +202,9 @@ const fn worded(style: LogStyle, respectful: &'static str, classic: &'static str
 impl LogLine {
     /// The client that the line is about, if it is about one.
     #[must_use]
-    pub const fn client(&self) -> Option<SocketAddr> {
+    pub fn client(&self) -> Option<SocketAddr> {
         match self {
+            Self::DryRun(line) => line.client(),
             Self::Connect { client, .. }
             | Self::TooManyConnections { client }
             | Self::ServerPortsBusy { client }
@@ -225,8 +232,9 @@ impl LogLine {
 
     /// The kind of line, as one word that stays the same in both wordings.
     #[must_use]
-    pub const fn event(&self) -> &'static str {
+    pub fn event(&self) -> &'static str {
         match self {
+            Self::DryRun(line) => line.event(),
             Self::Connect { .. } => "connect",
             Self::TooManyConnections { .. } => "too-many-connections",
             Self::ServerPortsBusy { .. } => "server-ports-busy",
@@ -261,6 +269,9 @@ impl LogLine {
         if let Some(client) = self.client() {
             fields.push(("MXSCREEN_CLIENT", address_text(client.ip()).to_string()));
             fields.push(("MXSCREEN_CLIENT_PORT", client.port().to_string()));
+        }
+        if let Self::DryRun(_) = self {
+            fields.push(("MXSCREEN_DRY_RUN", "1".to_owned()));
         }
         fields
     }
@@ -324,6 +335,7 @@ impl fmt::Display for LogLine {
             Self::Disconnect { client } => write!(f, "DISCONNECT {client}", client = Peer(*client)),
             Self::EnteringStress { connections } => write!(f, "entering STRESS mode with {connections} connections"),
             Self::LeavingStress { connections } => write!(f, "leaving STRESS mode with {connections} connections"),
+            Self::DryRun(line) => write!(f, "{line}{DRY_RUN}"),
             Self::UnknownMacro { name } => write!(f, "unknown macro name \"{name}\" in expansion request"),
         }
     }

@@ -6,6 +6,7 @@
 pub mod bar;
 mod credit;
 pub mod dnsbl;
+mod dry_run;
 mod early;
 mod engine;
 pub mod event;

@@ -25,6 +25,8 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// What decided that.
     pub reason: Reason,
+    /// Why the client would have been turned away, or told to come back, had this not been a dry run.
+    pub objection: Option<Reason>,
     /// Whether nothing was known of the client when it came.
     pub new: bool,
     /// How the client opened the connection, where that is known: not behind a proxy. The driver puts it in.

@@ -61,6 +61,8 @@ pub struct Policy {
     /// Whether a client that has passed the deep tests goes on to the mail server in the same session (`forward.after_deep_tests`); if
     /// not, it is asked to come back (spec 4.5).
     pub replays: bool,
+    /// Whether nobody is turned away, whatever is found out (`dry_run`).
+    pub dry_run: bool,
     /// Words for list decisions.
     pub log_style: LogStyle,
     /// How long a client that failed with `drop` is denied without a new look; zero: screened again every time.

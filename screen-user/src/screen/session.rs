@@ -36,6 +36,8 @@ pub struct Session {
     pub(super) recipient_reply: RecipientReply,
     pub(super) final_reply: Reply,
     pub(super) reason: Reason,
+    /// What the client was spared first, in a dry run.
+    pub(super) objection: Option<Reason>,
     /// Whether passes were logged and remembered. A session whose hand-over fails concludes twice, but passes once.
     settled: bool,
     pub(super) hung_up: bool,
@@ -106,6 +108,7 @@ impl Session {
             recipient_reply: RecipientReply::default(),
             final_reply: Reply::NoSystemResources,
             reason: Reason::None,
+            objection: None,
             settled: false,
             hung_up: false,
             tally: None,
@@ -205,8 +208,11 @@ impl Session {
 
     /// Ends the session at one of its limits.
     pub(super) fn reach(&mut self, limit: LimitReached, turn: &mut Turn<'_>) {
-        turn.log(LogLine::Limit { client: self.endpoints.client, limit, after: self.last_command() });
+        self.log_objection(LogLine::Limit { client: self.endpoints.client, limit, after: self.last_command() }, turn);
         self.reason = Reason::Limit(limit);
+        if self.is_spared(self.reason) {
+            return self.let_in(turn);
+        }
         let reply = match limit {
             LimitReached::CommandTime | LimitReached::SessionTime => Reply::Timeout,
             LimitReached::CommandCount | LimitReached::CommandLength | LimitReached::SessionBytes => {
@@ -258,12 +264,15 @@ impl Session {
         self.conclude(turn);
     }
 
-    /// Turns a client away that failed a test, and bars it for a while if the policy says so.
+    /// Turns a client away that failed a test, and bars it for a while if the policy says so: in a dry run, too, for the time after it.
     pub(super) fn drop_failed(&mut self, reply: Reply, life: Life, turn: &mut Turn<'_>) {
         if !self.policy.remember_failures.is_zero()
             && let Some((test, evidence)) = self.evidence.last()
         {
             turn.push(Effect::Bar(Box::new(Bar { test: *test, evidence: evidence.clone(), life })));
+        }
+        if self.is_spared(self.reason) {
+            return self.let_in(turn);
         }
         self.drop_with(reply, turn);
     }
@@ -322,7 +331,8 @@ impl Session {
             self.say(&text, turn);
         }
         turn.log(LogLine::Disconnect { client: self.endpoints.client });
-        let verdict = if self.flags.any_fail() || self.reason == Reason::Barred {
+        let turned_away = self.flags.any_fail() || self.reason == Reason::Barred;
+        let verdict = if turned_away && !self.policy.dry_run {
             Verdict::Rejected
         } else if self.hung_up {
             Verdict::HungUp
@@ -383,6 +393,7 @@ impl Session {
             duration: now.monotonic.saturating_sub(self.opened.monotonic),
             verdict,
             reason: self.reason,
+            objection: self.objection,
             new: self.flags.new,
             syn: None,
             tests,

@@ -211,12 +211,21 @@ fn dry_run_counts_and_drops_nothing() {
         let kernel = Started::new(&Plan { dry_run: true, ..plan() }).unwrap();
         deny(&kernel, "198.51.100.0/24");
         assert!(passes(&kernel, entry, "198.51.100.7"));
-        assert_eq!(total(&kernel, Reason::Denied), 1);
+        assert_eq!((total(&kernel, Reason::Denied), total(&kernel, Reason::Spared)), (1, 1));
         let client: IpAddr = [198, 51, 100, 7].into();
         let refused = kernel.refused(client).unwrap().unwrap();
         assert_eq!((refused.denied, refused.limited, refused.list), (1, 0, ListId::OPERATOR.0));
         kernel.reconfigure(&plan()).unwrap();
         assert!(!passes(&kernel, entry, "198.51.100.7"));
+        assert_eq!(total(&kernel, Reason::Spared), 1);
+        drop(kernel);
+
+        let narrow = Plan { limit: 1, ..plan() };
+        let kernel = Started::new(&Plan { dry_run: true, ..narrow.clone() }).unwrap();
+        assert!(passes(&kernel, entry, "203.0.113.7") && passes(&kernel, entry, "203.0.113.7"));
+        assert_eq!((total(&kernel, Reason::Limited), total(&kernel, Reason::Spared)), (1, 1));
+        kernel.reconfigure(&narrow).unwrap();
+        assert!(!passes(&kernel, entry, "203.0.113.7"));
     });
 }
 

@@ -201,9 +201,23 @@ fn a_list_has_a_text_of_its_own_and_a_silent_gate_has_none() {
         let syn = Frame::syn("198.51.100.7").bytes();
         assert_eq!(silent.installation.reply_to(&syn).unwrap(), None);
         assert!(!silent.installation.try_frame(&syn).unwrap());
-        let dry = Started::new(&Plan { dry_run: true, ..outspoken() }).unwrap();
-        deny(&dry, "198.51.100.0/24", ListId::OPERATOR);
-        assert!(dry.installation.try_frame(&syn).unwrap());
+    });
+}
+
+#[test]
+fn a_dry_run_challenges_nobody_and_ends_what_has_begun() {
+    alone(|| {
+        let kernel = Started::new(&outspoken()).unwrap();
+        let gate = &kernel.installation;
+        deny(&kernel, "198.51.100.0/24", ListId::OPERATOR);
+        let syn = Frame { sequence: 77, ..Frame::syn("198.51.100.7") };
+        let cookie = taken_apart(&syn, &gate.reply_to(&syn.bytes()).unwrap().unwrap()).sequence;
+        let follows = Frame { flags: ACK, sequence: 78, acknowledgement: cookie.wrapping_add(1), ..syn.clone() };
+        kernel.reconfigure(&Plan { dry_run: true, ..outspoken() }).unwrap();
+        assert!(gate.reply_to(&syn.bytes()).unwrap().is_none() && gate.try_frame(&syn.bytes()).unwrap());
+        assert!(gate.reply_to(&follows.bytes()).unwrap().is_some(), "its client has no connection but this one");
+        kernel.reconfigure(&outspoken()).unwrap();
+        assert!(gate.reply_to(&syn.bytes()).unwrap().is_some());
     });
 }
 

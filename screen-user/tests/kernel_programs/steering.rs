@@ -88,6 +88,39 @@ fn connections_to_the_mail_server_are_reported_once() {
 }
 
 #[test]
+fn in_a_dry_run_the_denied_meet_the_mail_server_and_strangers_need_no_screener() {
+    if !privileged() {
+        return;
+    }
+    let mut site = Site::new(Plan { dry_run: true, ..plan() });
+    let entry = DenyEntry { expires: Expiry::NEVER, list: ListId::OPERATOR };
+    for client in ["192.0.2.4", "2001:db8::2"] {
+        let address: IpAddr = client.parse().unwrap();
+        site.kernel.deny(address.into(), entry).unwrap();
+        // A pass is no reason to report it as known good.
+        site.kernel.pass(address, Expiry::NEVER).unwrap();
+        let _denied = site.connect(client);
+        assert_eq!(site.taken().0, Taker::Mail);
+    }
+    let count = |site: &Site, wanted| {
+        let totals = site.kernel.totals().unwrap();
+        totals.into_iter().find(|(reason, _)| *reason == wanted).unwrap().1.packets
+    };
+    assert_eq!((count(&site, Reason::LetIn), count(&site, Reason::PassOld)), (2, 0));
+    assert!(count(&site, Reason::Spared) >= 2);
+    let _stranger = site.connect("192.0.2.5");
+    assert_eq!(site.taken().0, Taker::Screener);
+    site.screener = ["127.0.0.1:0", "[::1]:0"].map(|address| TcpListener::bind(address).unwrap());
+    site.screener.iter().for_each(|listener| listener.set_nonblocking(true).unwrap());
+    let _stranger = site.connect("192.0.2.5");
+    assert_eq!(site.taken().0, Taker::Mail, "whatever kernel.on_screener_down says");
+
+    site.kernel.reconfigure(&plan()).unwrap();
+    site.connect_within("192.0.2.4", Duration::from_millis(300)).unwrap_err();
+    assert_eq!(count(&site, Reason::LetIn), 2);
+}
+
+#[test]
 fn neither_a_repeated_syn_nor_a_cookie_makes_a_second_report() {
     if !privileged() {
         return;

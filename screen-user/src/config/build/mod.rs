@@ -19,7 +19,7 @@ use super::{
     document::Value,
     values::{Fault, Values, mismatch},
 };
-use crate::access::cidr::parse_network;
+use crate::{access::cidr::parse_network, screen::policy::Policy};
 
 /// The shortest wait: zero would mean that there is none.
 const INSTANT: Duration = Duration::from_millis(1);
@@ -45,6 +45,9 @@ pub(super) fn config(values: &mut Values<'_>, directory: &Path) -> Option<Config
     let kernel = kernel::kernel(values, layout);
     let forward = forward::forward(values, layout, kernel.enabled);
     postfix::come_back(values, &forward, &mut policy);
+    if policy.dry_run {
+        dry_run(values, &mut policy);
+    }
     let tls = tls::tls(values, policy.tls);
     let cache = cache::cache(values, backend, &hostname);
     Some(Config {
@@ -69,7 +72,6 @@ pub(super) fn config(values: &mut Values<'_>, directory: &Path) -> Option<Config
         user: user(values)?,
         log: Log { target: log_target(values)?, name: log_name(values)?, style: policy.log_style },
         metrics_listen: metrics(values),
-        dry_run: dry_run(values),
         policy,
         ports,
         layout,
@@ -89,14 +91,18 @@ fn unavailable(what: &str) -> Fault {
     Fault::new(format!("{what} is not available in this version"))
 }
 
-/// Half a dry run would be worse than none: the screener blocks whatever the kernel half is told.
-fn dry_run(values: &mut Values<'_>) -> bool {
-    let wanted = values.boolean("dry_run");
-    if wanted {
-        let fault = unavailable("the dry run");
-        values.fault("dry_run", fault.hint("set the actions to \"ignore\" to see what they would hit"));
+/// In a dry run nobody is asked to come back: where that is what the deep tests lead to, they are left out.
+fn dry_run(values: &mut Values<'_>, policy: &mut Policy) {
+    values.notices.push("dry_run: nobody is turned away".to_owned());
+    let deep = [&mut policy.pipelining, &mut policy.non_smtp_command, &mut policy.bare_newline];
+    if policy.replays || deep.iter().all(|test| !test.enabled) {
+        return;
     }
-    wanted
+    deep.into_iter().for_each(|test| test.enabled = false);
+    values.notices.push(
+        "dry_run: the deep tests are left out, as who passes them would be asked to come back (forward.after_deep_tests)"
+            .to_owned(),
+    );
 }
 
 fn user(values: &mut Values<'_>) -> Option<String> {

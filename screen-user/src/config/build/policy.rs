@@ -67,6 +67,7 @@ pub(super) fn policy(values: &mut Values<'_>, hostname: &str, remember: bool) ->
             client_prefix,
         },
         replays: values.word("forward.after_deep_tests", &[("continue", true), ("reconnect", false)], true),
+        dry_run: values.boolean("dry_run"),
         log_style: values.word("log.style", &styles, LogStyle::Respectful),
         remember_failures: values.duration("kernel.remember_failures", Duration::ZERO),
         retention: values.duration("cache.retention", SECOND),

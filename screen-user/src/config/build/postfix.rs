@@ -45,7 +45,9 @@ pub(super) fn come_back(values: &mut Values<'_>, forward: &Forward, policy: &mut
     policy.replays = false;
     if values.is_given(key) {
         values.fault(key, Fault::new("in mode \"postfix\" \"continue\" needs forward.replay_to"));
-    } else if [Test::Pipelining, Test::NonSmtpCommand, Test::BareNewline].into_iter().any(|test| policy.enables(test)) {
+    } else if !policy.dry_run
+        && [Test::Pipelining, Test::NonSmtpCommand, Test::BareNewline].into_iter().any(|test| policy.enables(test))
+    {
         values.notices.push(
             "forward.mode = \"postfix\" without forward.replay_to: clients that pass the deep tests are asked to come back, with a 450"
                 .to_owned(),

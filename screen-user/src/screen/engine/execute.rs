@@ -42,6 +42,10 @@ impl Session {
         if known == Some(Verb::Rcpt) {
             self.pass_deep(turn);
         }
+        if self.is_dry() && !self.agrees(known, arguments, turn) {
+            self.state = State::Replaying;
+            return;
+        }
         // The engine is taken out while a command runs, so that the command can use the session as well.
         let Some(mut engine) = self.engine.take() else {
             return;
@@ -79,6 +83,28 @@ impl Session {
             new: printable(head(&new), utf8).into(),
         });
         Some(new)
+    }
+
+    /// Whether the dummy engine has nothing against a command. In a dry run all others are the mail server's to answer.
+    fn agrees(&self, verb: Option<Verb>, arguments: &[u8], turn: &Turn<'_>) -> bool {
+        let (Some(verb), Some(engine)) = (verb, &self.engine) else { return false };
+        if self.policy.tls == TlsLevel::Encrypt && !engine.tls && needs_tls(verb) {
+            return false;
+        }
+        match verb {
+            Verb::Helo | Verb::Ehlo => !word(arguments).0.is_empty(),
+            Verb::StartTls => {
+                let tls = turn.screen.tls();
+                word(arguments).0.is_empty() && tls == TlsState::Usable && self.offers_starttls(engine.tls, tls)
+            }
+            Verb::Mail => {
+                let introduced = engine.helo.is_some() || !self.policy.smtp.helo_required;
+                introduced && engine.sender.is_none() && address::extract(arguments).is_some()
+            }
+            Verb::Rcpt => engine.sender.is_some() && address::extract(arguments).is_some(),
+            Verb::Rset | Verb::Noop | Verb::Quit => true,
+            Verb::Data | Verb::Bdat | Verb::Vrfy | Verb::Etrn | Verb::XClient | Verb::XForward | Verb::Auth => false,
+        }
     }
 
     /// Runs one command. Returns the last reply if the command ends the session.

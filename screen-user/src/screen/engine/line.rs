@@ -15,6 +15,8 @@ pub(super) struct Line<'a> {
     pub(super) text: &'a [u8],
     /// Whether the line ended with LF alone.
     pub(super) bare_newline: bool,
+    /// The line with its end, as it came.
+    pub(super) whole: &'a [u8],
 }
 
 /// What the next part of the input is.
@@ -31,6 +33,11 @@ pub(super) enum Step<'a> {
 impl Lines {
     pub(super) fn kept_bytes(&self) -> usize {
         self.held.len()
+    }
+
+    /// The line that is not complete yet.
+    pub(super) fn unfinished(&self) -> &[u8] {
+        if self.spent { &[] } else { &self.held }
     }
 
     /// Takes the next line off `input`. `limit` counts a line's end too.
@@ -60,9 +67,9 @@ impl Lines {
 impl<'a> Line<'a> {
     fn of(bytes: &'a [u8]) -> Self {
         match bytes {
-            [text @ .., b'\r', b'\n'] => Self { text, bare_newline: false },
-            [text @ .., b'\n'] => Self { text, bare_newline: true },
-            text => Self { text, bare_newline: false },
+            [text @ .., b'\r', b'\n'] => Self { text, bare_newline: false, whole: bytes },
+            [text @ .., b'\n'] => Self { text, bare_newline: true, whole: bytes },
+            text => Self { text, bare_newline: false, whole: bytes },
         }
     }
 
@@ -118,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_nul_ends_the_command() {
-        let line = Line { text: b"NOOP\0QUIT", bare_newline: false };
+        let line = Line::of(b"NOOP\0QUIT\r\n");
         assert_eq!(line.command(), b"NOOP");
     }
 

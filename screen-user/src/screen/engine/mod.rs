@@ -115,8 +115,8 @@ impl Session {
             Event::Received(bytes) => self.received(bytes, turn),
             Event::PeerClosed | Event::WriteFailed => self.hang_up(turn),
             Event::TimerFired => match self.due(turn) {
-                Due::Session => self.reach(LimitReached::SessionTime, turn),
-                Due::Wait => self.reach(LimitReached::CommandTime, turn),
+                Due::Session => self.reach_in_engine(LimitReached::SessionTime, &[], turn),
+                Due::Wait => self.reach_in_engine(LimitReached::CommandTime, &[], turn),
                 Due::Nothing => {}
             },
             // A zone's late answer corrects what is remembered, not this session.
@@ -152,9 +152,18 @@ impl Session {
         engine.bytes = engine.bytes.saturating_add(bytes.len() as u64);
         let limit = self.policy.smtp.session_byte_limit;
         if limit > 0 && engine.bytes > limit {
-            return self.reach(LimitReached::SessionBytes, turn);
+            return self.reach_in_engine(LimitReached::SessionBytes, bytes, turn);
         }
         self.process(bytes, turn);
+    }
+
+    /// Ends the session at one of its limits, or, where nobody is turned away, has it go on with the input that is not processed.
+    fn reach_in_engine(&mut self, limit: LimitReached, input: &[u8], turn: &mut Turn<'_>) {
+        self.reach(limit, turn);
+        if self.state == State::Replaying {
+            let unfinished = self.engine.as_ref().map_or(&[][..], |engine| engine.lines.unfinished());
+            self.replay(&[unfinished, input].concat(), turn);
+        }
     }
 
     /// Every complete line is processed, a partial one is kept.
@@ -171,8 +180,16 @@ impl Session {
                 Step::Line(line) => {
                     completed = true;
                     self.line(&line, rest, turn);
+                    if self.state == State::Replaying && !self.waits_for_answer() {
+                        return self.replay(&[line.whole, rest].concat(), turn);
+                    }
                 }
-                Step::TooLong => self.reach(LimitReached::CommandLength, turn),
+                Step::TooLong => {
+                    self.reach(LimitReached::CommandLength, turn);
+                    if self.state == State::Replaying {
+                        return self.replay(&[lines.unfinished(), rest].concat(), turn);
+                    }
+                }
                 Step::NeedMore => break,
             }
         }

@@ -5,6 +5,7 @@ use super::Engine;
 use crate::screen::{
     event::{Effect, Envelope, ForwardResult, Interest},
     outcome::{Reason, Verdict},
+    reply::Reply,
     session::{Session, State, Turn},
 };
 
@@ -30,16 +31,22 @@ impl Session {
         self.policy.replays && !engine.sent_back && !self.flags.no_forward && !self.flags.any_fail()
     }
 
-    /// Asks for the mail server; `behind` came behind the RCPT.
+    /// Whether the mail server is to answer a recipient.
+    pub(super) fn waits_for_answer(&self) -> bool {
+        self.engine.as_ref().is_some_and(|engine| engine.waiting.is_some())
+    }
+
+    /// Asks for the mail server; `behind` came behind the RCPT, or is what the dummy engine leaves to the mail server.
     pub(super) fn replay(&mut self, behind: &[u8], turn: &mut Turn<'_>) {
         let Some(engine) = &mut self.engine else { return };
-        let Some(recipient) = &mut engine.waiting else { return };
-        recipient.behind = behind.into();
+        if let Some(recipient) = &mut engine.waiting {
+            recipient.behind = behind.into();
+        }
         let command = |verb: &str, arguments: &[u8]| [verb.as_bytes(), b" ", arguments].concat().into_boxed_slice();
         let envelope = Envelope {
             hello: engine.helo.as_deref().map(|name| command(engine.hello, name)),
-            mail: command("MAIL", &engine.mail),
-            rcpt: command("RCPT", &recipient.arguments),
+            mail: engine.sender.is_some().then(|| command("MAIL", &engine.mail)),
+            rcpt: engine.waiting.as_ref().map(|recipient| command("RCPT", &recipient.arguments)),
             behind: behind.into(),
         };
         self.settle(turn);
@@ -54,6 +61,11 @@ impl Session {
         match result {
             ForwardResult::Accepted => self.end(Verdict::Forwarded, turn),
             ForwardResult::ClientLeft => self.hang_up(turn),
+            // Who is spared everything was on his way to the mail server, whatever he said.
+            ForwardResult::Unreachable | ForwardResult::Failed if self.policy.dry_run => {
+                self.reason = Reason::NoBackend;
+                self.drop_with(Reply::NoSystemResources, turn);
+            }
             ForwardResult::Unreachable | ForwardResult::Failed => self.send_back(turn),
         }
     }

@@ -21,7 +21,8 @@ impl Session {
             return true;
         }
         let text: Box<str> = escape_head(line.text).into();
-        turn.log(LogLine::BareNewline { client: self.endpoints.client, text: text.clone() });
+        let line = LogLine::BareNewline { client: self.endpoints.client, text: text.clone() };
+        self.log_failure(Test::BareNewline, line, turn);
         self.fail_deep(Test::BareNewline, &text, Reply::ProtocolError, turn)
     }
 
@@ -42,7 +43,8 @@ impl Session {
         let verb: Box<str> = printable(head(verb), utf8).into();
         let rest: Box<str> = escape_head(arguments).into();
         let evidence = format!("{verb} {rest}");
-        turn.log(LogLine::NonSmtpCommand { client: self.endpoints.client, after, verb, rest });
+        let line = LogLine::NonSmtpCommand { client: self.endpoints.client, after, verb, rest };
+        self.log_failure(Test::NonSmtpCommand, line, turn);
         self.fail_deep(Test::NonSmtpCommand, &evidence, Reply::NotSmtp, turn)
     }
 
@@ -60,7 +62,8 @@ impl Session {
         }
         let verb: Box<str> = printable(head(verb), self.policy.smtp.smtputf8).into();
         let text: Box<str> = escape_head(rest).into();
-        turn.log(LogLine::Pipelining { client: self.endpoints.client, verb, text: text.clone() });
+        let line = LogLine::Pipelining { client: self.endpoints.client, verb, text: text.clone() };
+        self.log_failure(Test::Pipelining, line, turn);
         self.fail_deep(Test::Pipelining, &text, Reply::ProtocolError, turn)
     }
 
@@ -75,10 +78,11 @@ impl Session {
                 self.drop_failed(reply, Life::Growing(self.policy.remember_failures), turn);
                 return false;
             }
-            Action::Enforce => {
-                self.recipient_reply = RecipientReply::ProtocolError;
-                self.flags.no_forward = true;
+            Action::Enforce if self.is_spared(self.reason) => {
+                self.let_in(turn);
+                return false;
             }
+            Action::Enforce => self.hold_back(self.reason, Some(RecipientReply::ProtocolError)),
             Action::Ignore => {
                 self.ignore_failure(test);
                 self.pass(test, Stamp::until(turn.now.unix(), self.policy.ignored_for(test)), Grounds::Ignored, turn);

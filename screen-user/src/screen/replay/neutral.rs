@@ -170,6 +170,7 @@ pub(super) fn policy(config: &Value) -> Policy {
             post_queue: u32::try_from(number("post_queue_limit")).unwrap(),
             client_prefix: ClientPrefix { ipv4: 32, ipv6: 128 },
         },
+        dry_run: false,
         log_style: LogStyle::Respectful,
         remember_failures: Duration::ZERO,
         retention: Duration::from_secs(7 * 86400),

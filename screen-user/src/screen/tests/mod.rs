@@ -1,6 +1,7 @@
 //! Sessions as stories: what a client does, what it hears, what is logged.
 
 mod credit;
+mod dry_run;
 mod early;
 mod engine;
 mod ladder;
@@ -89,6 +90,7 @@ pub(super) fn policy() -> Policy {
             client_prefix: ClientPrefix { ipv4: 32, ipv6: 64 },
         },
         replays: false,
+        dry_run: false,
         log_style: LogStyle::Respectful,
         remember_failures: Duration::ZERO,
         retention: seconds(7 * DAY),

@@ -3,6 +3,7 @@
 use proptest::{prelude::*, sample::select};
 
 use super::*;
+use crate::screen::{outcome::Verdict, session::State};
 
 #[derive(Debug, Clone)]
 enum Happening {
@@ -181,7 +182,7 @@ fn run_out(story: &mut Story, watched: &mut Watched) -> usize {
             }
             None => story.tell(&mut watched.visit, Event::Forwarded(ForwardResult::Unreachable)),
         }
-        if watched.visit.session.state == crate::screen::session::State::Forwarding {
+        if watched.visit.session.state == State::Forwarding {
             story.tell(&mut watched.visit, Event::Forwarded(ForwardResult::Unreachable));
         }
         watched.check();
@@ -214,6 +215,52 @@ proptest! {
             let fired = run_out(&mut story, watched);
             prop_assert!(fired <= 3, "{fired} timer events to the end");
             prop_assert_eq!(watched.ends, 1);
+        }
+        story.assert_empty();
+    }
+
+    #[test]
+    fn in_a_dry_run_nobody_is_turned_away(rules in rules(), happenings in prop::collection::vec(happening(), 0..60), talks_on: bool) {
+        let limits = Limits { post_queue: 0, ..rules.limits };
+        let mut story = Story::new(Policy { dry_run: true, replays: true, limits, ..rules });
+        let mut sessions = vec![story.connect("192.0.2.1:1")];
+        let mut current = 0;
+        for happening in &happenings {
+            match happening {
+                Happening::Connect(host) => {
+                    current = sessions.len();
+                    sessions.push(story.connect(&format!("192.0.2.{host}:{}", 1000 + current)));
+                }
+                Happening::Swap => current = (current + 1) % sessions.len(),
+                // A mail server that fails is no fault of the gate's.
+                Happening::Forwarded(ForwardResult::Unreachable | ForwardResult::Failed) => {}
+                _ => {
+                    let visit = sessions.swap_remove(current);
+                    let mut watched = Watched { visit, ends: 0, last_command_was_recipient: false };
+                    play(&mut story, &mut watched, happening);
+                    sessions.push(watched.visit);
+                    current = sessions.len() - 1;
+                }
+            }
+        }
+        for visit in &mut sessions {
+            while !visit.session.has_ended() {
+                match visit.timer.take() {
+                    Some(at) if talks_on || !matches!(visit.session.state, State::Forwarding | State::Replaying) => {
+                        story.now = story.now.max(at);
+                        story.tell(visit, Event::TimerFired);
+                    }
+                    _ => story.tell(visit, ACCEPTED),
+                }
+            }
+            let heard = visit.hears();
+            prop_assert!(!heard.lines().any(|line| line.starts_with(['4', '5'])), "{heard}");
+            let outcome = visit.outcome();
+            match outcome.verdict {
+                Verdict::Forwarded | Verdict::HungUp | Verdict::Aborted => {}
+                Verdict::Deferred => prop_assert!(heard.ends_with("221 2.0.0 Bye\n"), "{outcome:?}: {heard}"),
+                Verdict::Rejected => prop_assert!(false, "{outcome:?}: {heard}"),
+            }
         }
         story.assert_empty();
     }

@@ -25,7 +25,7 @@ fn envelope(visit: &mut Visit) -> Option<Envelope> {
 
 fn said(hello: Option<&str>, mail: &str, rcpt: &str, behind: &str) -> Envelope {
     let bytes = |text: &str| text.as_bytes().into();
-    Envelope { hello: hello.map(bytes), mail: bytes(mail), rcpt: bytes(rcpt), behind: bytes(behind) }
+    Envelope { hello: hello.map(bytes), mail: Some(bytes(mail)), rcpt: Some(bytes(rcpt)), behind: bytes(behind) }
 }
 
 /// A client that has said these lines, one at a time, and waits for the mail server.
