@@ -120,6 +120,13 @@ impl Store {
         }
     }
 
+    /// Waits until there is room for so many records more, if the file takes any: for those who can wait, and know a lot. Blocks.
+    pub fn make_room(&self, records: usize) {
+        if let Some(writer) = &self.writer {
+            writer.make_room(records);
+        }
+    }
+
     /// Queues a run-time entry; `json` is not looked at.
     pub fn keep_entry(&self, key: &str, json: Vec<u8>) {
         if let Some(writer) = &self.writer {

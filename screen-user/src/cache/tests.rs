@@ -449,8 +449,24 @@ fn the_queue_has_a_bound() {
         opened.store.remember(v4(number), until(NOW));
     }
     opened.store.remember(v4(0), until(NOW + 1));
+    // There is none, and nobody waits for it.
+    opened.store.make_room(1);
     let status = opened.store.status();
     assert_eq!((status.pending, status.lost), (writer::MOST_PENDING, 3));
+}
+
+#[test]
+fn who_waits_for_room_loses_nothing() {
+    let directory = tempdir().unwrap();
+    let opened = open(&directory);
+    let most = u32::try_from(writer::MOST_PENDING).unwrap();
+    for number in 0..most + 3 {
+        opened.store.make_room(1);
+        opened.store.remember(v4(number), until(NOW));
+    }
+    opened.store.flush();
+    let status = opened.store.status();
+    assert_eq!((status.pending, status.written, status.lost), (0, u64::from(most) + 3, 0));
 }
 
 #[test]

@@ -48,7 +48,7 @@ struct Shared {
     queue: Mutex<Queue>,
     /// The thread has something to do before its time.
     hurry: Condvar,
-    /// A batch was tried.
+    /// A batch was taken, or tried.
     done: Condvar,
 }
 
@@ -118,6 +118,25 @@ impl Writer {
             queue.lost += 1;
         } else {
             queue.waiting.entries.insert(key.to_owned(), json);
+        }
+    }
+
+    /// Waits until there is room for so many changes of clients more, or the file did not take what was queued.
+    pub(super) fn make_room(&self, records: usize) {
+        let mut queue = self.shared.queue();
+        let beyond = |queue: &Queue, bound| queue.waiting.records.len() + records > bound;
+        // One half is written while the other one fills.
+        if beyond(&queue, MOST_PENDING / 2) && queue.asked == queue.flushed {
+            queue.asked += 1;
+            self.shared.hurry.notify_one();
+        }
+        if beyond(&queue, MOST_PENDING) {
+            queue.asked += 1;
+            let turn = queue.asked;
+            self.shared.hurry.notify_one();
+            while beyond(&queue, MOST_PENDING) && queue.flushed < turn && !queue.ended {
+                queue = self.shared.done.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            }
         }
     }
 
@@ -231,7 +250,9 @@ impl Work {
             .hurry
             .wait_timeout_while(queue, self.rhythm.batch, idle)
             .unwrap_or_else(PoisonError::into_inner);
-        (mem::take(&mut queue.waiting), queue.asked, queue.stop)
+        let waiting = mem::take(&mut queue.waiting);
+        self.shared.done.notify_all();
+        (waiting, queue.asked, queue.stop)
     }
 
     fn write(&mut self, batch: Batch) {

@@ -7,12 +7,12 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{Gate, unix_millis, unix_now};
+use super::{Gate, feed::BATCH, unix_millis};
 use crate::{
     access::runtime::Roll,
     config::{Cache, CacheBackend, Resolver},
     dns::Names,
-    screen::record::{Client, Test},
+    screen::record::{Client, Record, Test},
     share::{
         Item, Key, Knowledge, Learnt, Link, LinkStatus, Version, form,
         redis::{RedisRegisters, Servers},
@@ -68,35 +68,57 @@ impl Gate {
         let (Some(link), CacheBackend::Redis(redis)) = (self.link.get(), &config.cache.backend) else { return };
         let key = Key::Record(Client::of(client, config.policy.limits.client_prefix));
         if let Some(item) = link.look_up(&key, redis.lookup_timeout).await {
-            self.learn_one(&key, &item);
+            self.learn_records(&[(key, item)]);
         }
     }
 
-    /// Takes over what an item knows better. Returns whether this host knows something better.
+    /// Takes over what records know better, so few that nobody waits long for the screen. Returns of each whether this host knows
+    /// something better.
+    fn learn_records(&self, items: &[(Key, Item)]) -> Vec<bool> {
+        let now = unix_millis();
+        let read = |(key, item): &(Key, Item)| {
+            self.clock.hear(item.version(), now);
+            match key {
+                Key::Record(client) if !item.is_over(now / 1000) => Some((*client, form::to_record(item, &self.hosts))),
+                _ => None,
+            }
+        };
+        let records: Vec<Option<(Client, Record)>> = items.iter().map(read).collect();
+        let mut changed = Vec::new();
+        let better = {
+            let mut screen = self.screen();
+            let mut one = |client: Client, theirs: &Record| {
+                let changed_to = screen.learn(client, theirs);
+                if let Some(record) = changed_to {
+                    // While the screen is locked: what a session learns next is queued after this.
+                    self.store.remember(client, record);
+                    changed.push((client, record));
+                }
+                let ours = changed_to.or_else(|| screen.record(client));
+                let better =
+                    |test: &Test| ours.is_some_and(|ours| ours.finding(*test).version > theirs.finding(*test).version);
+                Test::ALL.iter().any(better)
+            };
+            records.iter().map(|record| record.as_ref().is_some_and(|(client, theirs)| one(*client, theirs))).collect()
+        };
+        self.feed_records(&changed);
+        better
+    }
+
+    /// Takes over what an item that is no record knows better. Returns whether this host knows something better.
     fn learn_one(&self, key: &Key, item: &Item) -> bool {
-        self.clock.hear(item.version(), unix_millis());
-        if item.is_over(unix_now()) {
+        let now = unix_millis();
+        self.clock.hear(item.version(), now);
+        if item.is_over(now / 1000) {
             return false;
         }
         match key {
-            Key::Record(client) => self.learn_record(*client, item),
+            // Those come by the thousand, and are taken over together.
+            Key::Record(_) => false,
             Key::Entry(roll, net) => self.learn_entry(*roll, *net, item),
             Key::Forget(net) => self.learn_forget(*net, item.version()),
             Key::List(name) => self.learn_list(name, item),
         }
-    }
-
-    fn learn_record(&self, client: Client, item: &Item) -> bool {
-        let theirs = form::to_record(item, &self.hosts);
-        let (changed, ours) = {
-            let mut screen = self.screen();
-            (screen.learn(client, &theirs), screen.record(client))
-        };
-        if let Some(record) = changed {
-            self.keep_record(client, record);
-        }
-        let better = |test: &Test| ours.is_some_and(|ours| ours.finding(*test).version > theirs.finding(*test).version);
-        Test::ALL.iter().any(better)
     }
 
     fn learn_entry(&self, roll: Roll, net: IpNet, item: &Item) -> bool {
@@ -148,7 +170,16 @@ impl Gate {
 
 impl Knowledge for Gate {
     fn learn(&self, items: &[(Key, Item)]) -> Vec<Learnt> {
-        items.iter().map(|(key, item)| Learnt { knows_better: self.learn_one(key, item) }).collect()
+        let is_record = |(key, _): &(Key, Item)| matches!(key, Key::Record(_));
+        let runs = items.chunk_by(|one, next| is_record(one) && is_record(next)).flat_map(|run| run.chunks(BATCH));
+        let learnt = runs.flat_map(|run| match run {
+            [(Key::Record(_), _), ..] => {
+                self.store.make_room(run.len());
+                self.learn_records(run)
+            }
+            _ => run.iter().map(|(key, item)| self.learn_one(key, item)).collect(),
+        });
+        learnt.map(|knows_better| Learnt { knows_better }).collect()
     }
 
     fn item(&self, key: &Key) -> Option<Item> {

@@ -26,7 +26,7 @@ const OWED_PAUSE: Duration = Duration::from_secs(30);
 /// How long after something was told it should have been heard back.
 const ECHO_LIMIT: Duration = Duration::from_secs(10);
 
-/// Registers whose states are asked for, and told, in one step.
+/// Registers that are told in one step.
 const BATCH: usize = 512;
 
 /// What hears a lane.
@@ -141,34 +141,48 @@ impl<R: Registers, K: Knowledge> Reader<R, K> {
         let Some((_, lane)) = self.shared.lane(self.number) else { return Ok(()) };
         lane.settle(Instant::now());
         let mut seen = Seen::default();
-        let mut from: Option<Box<str>> = None;
+        let mut page = registers.keys(None).await?;
+        let mut items = Vec::new();
         loop {
-            let page = registers.keys(from.as_deref()).await?;
-            for keys in page.keys.chunks(BATCH) {
-                let states = registers.fetch(keys).await?;
-                let items: Vec<(Key, Item)> =
-                    keys.iter().cloned().zip(states).filter_map(|(key, item)| Some((key, item?))).collect();
-                items.iter().for_each(|(key, _)| seen.add(key));
-                let keys: Vec<Key> = items.iter().map(|(key, _)| key.clone()).collect();
-                let learnt = self.learn(items).await;
-                let better =
-                    keys.into_iter().zip(learnt).filter_map(|(key, learnt)| learnt.knows_better.then_some(key));
-                self.tell(registers, better.collect()).await;
-            }
-            match page.next {
-                Some(next) => from = Some(next),
+            let next = page.next.take();
+            // While one page is learnt, the states of the next one are on their way, and the keys of the one after.
+            let (following, states, ()) = tokio::join!(
+                async {
+                    match &next {
+                        Some(next) => registers.keys(Some(next)).await.map(Some),
+                        None => Ok(None),
+                    }
+                },
+                registers.fetch(&page.keys),
+                self.compare(registers, items, &mut seen),
+            );
+            items = page.keys.into_iter().zip(states?).filter_map(|(key, item)| Some((key, item?))).collect();
+            match following? {
+                Some(following) => page = following,
                 None => break,
             }
         }
+        self.compare(registers, items, &mut seen).await;
         let shards = registers.shards().to_vec();
         let knowledge = Arc::clone(&self.shared.knowledge);
-        let missing = move || knowledge.keys(&|key| shards.contains(&key.shard()) && !seen.has(key));
+        let missing = move || knowledge.keys(&|key| !seen.has(key) && shards.contains(&key.shard()));
         let missing = tokio::task::spawn_blocking(missing).await.unwrap_or_default();
         for keys in missing.chunks(BATCH) {
             self.tell(registers, keys.to_vec()).await;
         }
         self.shared.reconciled.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Takes over states of registers, and tells where this host knows better.
+    async fn compare(&self, registers: &R, items: Vec<(Key, Item)>, seen: &mut Seen) {
+        let keys: Vec<Key> = items.iter().map(|(key, _)| key.clone()).collect();
+        keys.iter().for_each(|key| seen.add(key));
+        let learnt = self.learn(items).await;
+        let better = keys.into_iter().zip(learnt).filter_map(|(key, learnt)| learnt.knows_better.then_some(key));
+        for keys in better.collect::<Vec<Key>>().chunks(BATCH) {
+            self.tell(registers, keys.to_vec()).await;
+        }
     }
 
     /// Tells what this host knows better. Registers that take nothing can be heard all the same.
