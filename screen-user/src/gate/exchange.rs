@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Gate, unix_now};
+use super::{Gate, unix_millis, unix_now};
 use crate::{
     operate::{
         exit::Failure,
@@ -88,6 +88,9 @@ impl Gate {
                 exchange::Held::Head => Ok(Fate::Nothing),
                 exchange::Held::Register(Key::Record(client), _) if client != Client::of(client.address, prefix) => {
                     Err(format!("{}: limits.client_prefix makes other clients", client.net()))
+                }
+                exchange::Held::Register(_, item) if !item.version().is_believed(unix_millis()) => {
+                    Err("its version is more than a day ahead of this host's clock".to_owned())
                 }
                 exchange::Held::Register(key, item) => Ok(self.import_register(&key, &item, dry_run)),
             },

@@ -72,16 +72,25 @@ impl Gate {
         }
     }
 
+    /// Whether what an item says is of use, at `now` in milliseconds of Unix time, and from a clock that may be right.
+    fn believes(&self, item: &Item, now: u64) -> bool {
+        let believed = self.clock.hear(item.version(), now);
+        if !believed {
+            let host = &item.host;
+            self.notice(format!(
+                "the clock of {host} is more than a day ahead of this host's: what it says is left out"
+            ));
+        }
+        believed && !item.is_over(now / 1000)
+    }
+
     /// Takes over what records know better, so few that nobody waits long for the screen. Returns of each whether this host knows
     /// something better.
     fn learn_records(&self, items: &[(Key, Item)]) -> Vec<bool> {
         let now = unix_millis();
-        let read = |(key, item): &(Key, Item)| {
-            self.clock.hear(item.version(), now);
-            match key {
-                Key::Record(client) if !item.is_over(now / 1000) => Some((*client, form::to_record(item, &self.hosts))),
-                _ => None,
-            }
+        let read = |(key, item): &(Key, Item)| match key {
+            Key::Record(client) if self.believes(item, now) => Some((*client, form::to_record(item, &self.hosts))),
+            _ => None,
         };
         let records: Vec<Option<(Client, Record)>> = items.iter().map(read).collect();
         let mut changed = Vec::new();
@@ -107,9 +116,7 @@ impl Gate {
 
     /// Takes over what an item that is no record knows better. Returns whether this host knows something better.
     fn learn_one(&self, key: &Key, item: &Item) -> bool {
-        let now = unix_millis();
-        self.clock.hear(item.version(), now);
-        if item.is_over(now / 1000) {
+        if !self.believes(item, unix_millis()) {
             return false;
         }
         match key {

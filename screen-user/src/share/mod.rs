@@ -31,6 +31,6 @@ pub use self::{
     key::{Key, KeyError, SHARDS, Shard},
     latency::{Latency, Summary},
     link::{Link, LinkStatus, LookUpStatus},
-    registers::{Announced, Fault, Knowledge, Learnt, News, Page, Place, Places, Registers},
+    registers::{Announced, Fault, Knowledge, Learnt, Merged, News, Page, Place, Places, Registers},
     version::{Clock, Version},
 };

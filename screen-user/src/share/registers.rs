@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, future::Future};
 
+#[cfg(doc)]
+use super::Version;
 use super::{Item, Key, Shard};
 
 /// Why the registers could not be asked, for people: it names the server, and never a password.
@@ -43,6 +45,17 @@ pub struct Page {
     pub next: Option<Box<str>>,
 }
 
+/// What became of a state that the registers were told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Merged {
+    /// It changed the register.
+    Changed,
+    /// All of it was known, or what is known is later.
+    Known,
+    /// It is from a clock so far ahead that nobody would believe it ([`Version::is_believed`]).
+    Unbelieved,
+}
+
 /// Registers that many hosts can reach, of some shards that are there or away together.
 ///
 /// A register is merged and its change announced in one step. Announcements of a shard have one order, and the state of a shard's registers
@@ -51,8 +64,8 @@ pub trait Registers: Send + Sync + 'static {
     /// Which shards these are.
     fn shards(&self) -> &[Shard];
 
-    /// Merges states into registers and announces those that this changed. Returns of each whether it did.
-    fn merge(&self, items: &[(Key, Item)]) -> impl Future<Output = Result<Vec<bool>, Fault>> + Send;
+    /// Merges states into registers and announces those that this changed. Returns what became of each.
+    fn merge(&self, items: &[(Key, Item)]) -> impl Future<Output = Result<Vec<Merged>, Fault>> + Send;
 
     /// The place after all that was announced until now; one is made where there is none yet.
     fn ends(&self) -> impl Future<Output = Result<Places, Fault>> + Send;

@@ -145,12 +145,15 @@ impl Registers for Road {
         &self.shards
     }
 
-    async fn merge(&self, items: &[(Key, Item)]) -> Result<Vec<bool>, Fault> {
+    async fn merge(&self, items: &[(Key, Item)]) -> Result<Vec<Merged>, Fault> {
         self.travel().await?;
         if self.meeting.full.load(Ordering::Relaxed) {
             return Err(Fault("OOM".to_owned()));
         }
-        let merged = items.iter().map(|(key, item)| self.meeting.merge(key, item)).collect();
+        let one = |(key, item): &(Key, Item)| {
+            if self.meeting.merge(key, item) { Merged::Changed } else { Merged::Known }
+        };
+        let merged = items.iter().map(one).collect();
         self.meeting.news.notify_waiters();
         // The answer may get lost, whatever became of the question.
         self.travel().await?;

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::{
     Item, Key,
     link::Shared,
-    registers::{Fault, Knowledge, Registers},
+    registers::{Fault, Knowledge, Merged, Registers},
 };
 
 /// Registers that are told in one step.
@@ -62,13 +62,15 @@ impl<R: Registers, K: Knowledge> Writer<R, K> {
                 }
             }
             match registers.merge(&items).await {
-                Ok(changed) => {
-                    if lane.refuses(false) {
+                Ok(merged) => {
+                    if merged.contains(&Merged::Unbelieved) {
+                        self.complain(&Fault("this host's clock is more than a day ahead of Redis's".to_owned()));
+                    } else if lane.refuses(false) {
                         self.shared.knowledge.say(false, "what is learnt here is told to other hosts again");
                     }
                     self.shared.told.fetch_add(items.len() as u64, Ordering::Relaxed);
                     // What was known already is announced to nobody.
-                    let known = items.iter().zip(changed).filter(|(_, changed)| !changed);
+                    let known = items.iter().zip(merged).filter(|(_, merged)| *merged != Merged::Changed);
                     known.for_each(|((key, item), _)| lane.heard(key, item.version()));
                 }
                 Err(fault) => {

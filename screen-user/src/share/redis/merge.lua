@@ -2,10 +2,15 @@
 --
 -- KEYS: the stream of announcements, then the registers. ARGV: how many announcements to keep, how long a state may be to be announced
 -- with it, then a state for each register, then what each register is called. The form of a state is that of `Item` in item.rs.
--- Returns for each register whether it changed.
+-- Returns for each register 1 if it changed, 0 if not, and 2 if the state is from a clock so far ahead that nobody would believe it.
 
 local FORMAT = 1
 local CELL = 21 -- index, version, end, length of the value
+local FURTHEST_AHEAD = 86400000 -- milliseconds, as in version.rs
+
+-- The upper half of a version counts every 65,536 milliseconds.
+local time = redis.call('TIME')
+local furthest = math.floor((time[1] * 1000 + FURTHEST_AHEAD) / 65536)
 
 local function take_apart(bytes)
     if string.byte(bytes, 1) ~= FORMAT then
@@ -87,6 +92,9 @@ end
 
 local function merge(key, name, bytes)
     local new = take_apart(bytes)
+    if new.high > furthest then
+        return 2
+    end
     local known = redis.call('GET', key)
     local state = new
     if known then

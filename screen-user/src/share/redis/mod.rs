@@ -20,7 +20,7 @@ use self::{
     home::Home,
     way::{Scripted, Way},
 };
-use super::{Announced, Fault, Item, Key, News, Page, Places, Registers, Shard};
+use super::{Announced, Fault, Item, Key, Merged, News, Page, Places, Registers, Shard};
 use crate::config;
 
 /// Announcements that a shard's stream keeps, at least: a host that missed more looks at everything.
@@ -92,8 +92,8 @@ impl Registers for RedisRegisters {
         &self.shards
     }
 
-    async fn merge(&self, items: &[(Key, Item)]) -> Result<Vec<bool>, Fault> {
-        let mut changed = vec![false; items.len()];
+    async fn merge(&self, items: &[(Key, Item)]) -> Result<Vec<Merged>, Fault> {
+        let mut merged = vec![Merged::Known; items.len()];
         let mut commands = Pipeline::new();
         let mut order: Vec<Vec<usize>> = Vec::new();
         for shard in &self.shards {
@@ -117,23 +117,27 @@ impl Registers for RedisRegisters {
             order.push(places);
         }
         if order.is_empty() {
-            return Ok(changed);
+            return Ok(merged);
         }
         let merges = Scripted { commands, script: &self.script };
         let before = self.home.at().await;
         let results: Vec<Vec<i64>> = self.telling.ask(&self.home, &merges).await?;
         if before.is_none() || self.home.at().await != before {
             // What was known already at one place need not be announced at the other one: only what is heard counts.
-            return Ok(vec![true; items.len()]);
+            return Ok(vec![Merged::Changed; items.len()]);
         }
         for (places, result) in order.iter().zip(results) {
             for (place, result) in places.iter().zip(result) {
-                if let Some(changed) = changed.get_mut(*place) {
-                    *changed = result == 1;
+                if let Some(merged) = merged.get_mut(*place) {
+                    *merged = match result {
+                        1 => Merged::Changed,
+                        2 => Merged::Unbelieved,
+                        _ => Merged::Known,
+                    };
                 }
             }
         }
-        Ok(changed)
+        Ok(merged)
     }
 
     async fn ends(&self) -> Result<Places, Fault> {
