@@ -48,10 +48,29 @@ impl Gate {
         taken
     }
 
+    /// Puts what `new` makes of the entry for a network in its place, if it makes anything, and tells other hosts: nobody changes it in
+    /// between. Returns whether there was room for it.
+    pub(super) fn revise(&self, roll: Roll, net: IpNet, new: impl FnOnce(Option<&Entry>) -> Option<Entry>) -> bool {
+        let mut lists = self.lists.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(entry) = new(lists.get(roll, net)) else { return true };
+        let inserted = lists.insert(entry.clone());
+        drop(lists);
+        let taken = self.spread(&entry, &inserted);
+        if taken {
+            self.tell(Key::Entry(roll, net));
+        }
+        taken
+    }
+
     /// Adds or replaces an entry, here, in the store and in the kernel. Returns whether it is there now.
     pub(super) fn take_up(&self, entry: &Entry) -> bool {
-        let Inserted { taken, evicted } =
-            self.lists.write().unwrap_or_else(PoisonError::into_inner).insert(entry.clone());
+        let inserted = self.lists.write().unwrap_or_else(PoisonError::into_inner).insert(entry.clone());
+        self.spread(entry, &inserted)
+    }
+
+    /// Has store and kernel know what became of an entry in the lists. Returns whether it is there.
+    fn spread(&self, entry: &Entry, inserted: &Inserted) -> bool {
+        let &Inserted { taken, ref evicted } = inserted;
         evicted.iter().for_each(|gone| self.drop_entry(gone));
         if taken {
             self.keep_entry(entry);

@@ -4,7 +4,7 @@ use std::{sync::PoisonError, time::Duration};
 
 use super::{Gate, unix_now};
 use crate::{
-    access::runtime::{Entry, Kind, Offence, Origin, Roll},
+    access::runtime::{Entry, Kind, Offence, Origin, Roll, RuntimeLists},
     screen::{
         bar::{Bar, Life},
         record::Client,
@@ -22,18 +22,20 @@ impl Gate {
     /// Denies a client that failed a test whose action is `drop`, so that it is not heard again for a while.
     pub fn bar(&self, client: Client, bar: &Bar) {
         let net = client.net();
-        let known = self.lists.read().unwrap_or_else(PoisonError::into_inner).get(Roll::Failure, net).cloned();
-        let term = Term::after(known.as_ref(), bar.life, self.config.load().kernel.repeat_limit, unix_now());
+        let limit = self.config.load().kernel.repeat_limit;
         let evidence: String = bar.evidence.chars().take(EVIDENCE).collect();
-        let room = self.enter(&Entry {
-            net,
-            kind: Kind::Deny,
-            until: Some(term.until),
-            reason: format!("{}: {evidence}", bar.test),
-            origin: Origin::Failure,
-            version: self.next_version(),
-            host: self.hosts.name(HostId::THIS).to_string(),
-            offence: term.offence,
+        let room = self.revise(Roll::Failure, net, |known| {
+            let term = Term::after(known, bar.life, limit, unix_now());
+            Some(Entry {
+                net,
+                kind: Kind::Deny,
+                until: Some(term.until),
+                reason: format!("{}: {evidence}", bar.test),
+                origin: Origin::Failure,
+                version: self.next_version(),
+                host: self.hosts.name(HostId::THIS).to_string(),
+                offence: term.offence,
+            })
         });
         if !room {
             self.log.warn(format!("{net}: no room to remember its failure: it is screened again"));
@@ -42,17 +44,19 @@ impl Gate {
 
     /// A client that has passed all tests since it was let in again is no repeated offender any more.
     pub(super) fn forgive(&self, client: Client) {
-        let net = client.net();
-        let known = self.lists.read().unwrap_or_else(PoisonError::into_inner).get(Roll::Failure, net).cloned();
-        if let Some(entry) = known
+        let known = |lists: &RuntimeLists| lists.get(Roll::Failure, client.net()).is_some();
+        // Of nearly all clients there is none: they are not to wait for each other.
+        if !known(&self.lists.read().unwrap_or_else(PoisonError::into_inner)) {
+            return;
+        }
+        self.revise(Roll::Failure, client.net(), |known| {
             // A session that passes may have begun before the one that failed.
-            && !entry.is_live(unix_now())
-            && let Some(offence) = entry.offence.filter(|offence| offence.failures > 0)
-        {
+            let entry = known.filter(|entry| !entry.is_live(unix_now()))?;
+            let offence = entry.offence.filter(|offence| offence.failures > 0)?;
             // Kept as long as the offence would be, so that it reaches all who know of that.
             let offence = Some(Offence { failures: 0, ..offence });
-            self.enter(&Entry { offence, version: self.next_version(), ..entry });
-        }
+            Some(Entry { offence, version: self.next_version(), ..entry.clone() })
+        });
     }
 }
 

@@ -293,7 +293,7 @@ impl Gate {
     pub fn remember(&self, client: Client, record: Record) {
         self.keep_record(client, record);
         self.tell(Key::Record(client));
-        if self.config.load().policy.valid_until(&record).is_some_and(|until| until > unix_now()) {
+        if self.config.load().policy.vouches(&record, unix_now()) {
             self.forgive(client);
         }
     }

@@ -100,6 +100,13 @@ impl Policy {
         self.enabled().map(|test| record.stamp(test)).min().filter(|stamp| stamp.is_pass()).map(|stamp| stamp.0)
     }
 
+    /// Whether a client with this record has passed every test by itself, and goes to the mail server untested at `now`, in Unix seconds.
+    #[must_use]
+    pub fn vouches(&self, record: &Record, now: u64) -> bool {
+        self.valid_until(record).is_some_and(|until| until > now)
+            && self.enabled().all(|test| !record.finding(test).grounds.is_spared())
+    }
+
     /// What `test` does to a client that fails it.
     #[must_use]
     pub fn action(&self, test: Test) -> Action {

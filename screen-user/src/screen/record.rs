@@ -144,6 +144,12 @@ impl Grounds {
         Self::Postscreen,
     ];
 
+    /// Whether the client was spared the test: the pass shows nothing of its own.
+    #[must_use]
+    pub const fn is_spared(self) -> bool {
+        matches!(self, Self::Score | Self::Neighbour)
+    }
+
     /// For people.
     #[must_use]
     pub const fn describe(self) -> &'static str {

@@ -201,6 +201,24 @@ fn the_policy_says_how_long_a_record_is_good() {
 }
 
 #[test]
+fn a_client_that_was_spared_a_test_has_not_passed_it() {
+    let mut rules = pregreet(Action::Enforce);
+    rules.bare_newline.enabled = true;
+    let of = |grounds| {
+        let mut record = record([500; 5]);
+        let finding = Finding { version: Version(1), stamp: Stamp(500), grounds };
+        record.set(Test::BareNewline, finding, HostId::THIS);
+        record
+    };
+    assert!(rules.vouches(&of(Grounds::Taken), 499) && !rules.vouches(&of(Grounds::Taken), 500));
+    for spared in [Grounds::Neighbour, Grounds::Score] {
+        assert_eq!((rules.valid_until(&of(spared)), rules.vouches(&of(spared), 499)), (Some(500), false));
+    }
+    rules.bare_newline.enabled = false;
+    assert!(rules.vouches(&of(Grounds::Neighbour), 499), "nobody takes that test");
+}
+
+#[test]
 fn running_sessions_keep_their_policy() {
     let mut story = Story::new(pregreet(Action::Enforce));
     let mut visit = story.connect(CLIENT);
