@@ -9,6 +9,7 @@ mod ground;
 mod kernel;
 mod postscreen;
 mod screener;
+mod sharing;
 mod steering;
 mod table;
 mod usage;
@@ -60,6 +61,8 @@ enum Subject {
     Forward,
     /// A million entries on their way into the kernel, beside ipset and nftables
     Blocklist,
+    /// Hosts that share what they know through Redis
+    Sharing,
 }
 
 /// Runs one subject in a sandbox of its own.
@@ -77,6 +80,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
                 return Ok(ExitCode::SUCCESS);
             }
         }
+        if options.subject == Subject::Sharing {
+            setup::ensure(&[setup::Part::Redis])?;
+            return sharing::measure(options.rounds, options.only.as_deref()).map(|()| ExitCode::SUCCESS);
+        }
         if options.subject == Subject::Blocklist {
             setup::ensure(&[setup::Part::Rivals])?;
         }
@@ -89,6 +96,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     sandbox::settle()?;
     all_descriptors()?;
     match options.subject {
+        // It makes its own.
+        Subject::Sharing => Ok(ExitCode::SUCCESS),
         Subject::Screener => screener::run(options),
         Subject::Kernel => steering::run(options.rounds).map(|()| ExitCode::SUCCESS),
         Subject::Forward => forward::run(options).map(|()| ExitCode::SUCCESS),
