@@ -50,12 +50,7 @@ impl Failure {
     /// What the kernel half could not do.
     #[must_use]
     pub fn of_kernel(error: &KernelError) -> Self {
-        let message = chain(error);
-        match error {
-            KernelError::Privilege { .. } => Self::no_permission(message),
-            KernelError::Plan(_) => Self::usage(message),
-            _ => Self::unavailable(message),
-        }
+        Self { code: Code::from_number(error.exit_code()), message: chain(error) }
     }
 
     /// The command line, configuration or request is wrong.

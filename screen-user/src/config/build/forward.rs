@@ -150,6 +150,12 @@ pub(super) fn client_address(values: &mut Values<'_>, to: &[Backend], kernel: bo
             let fault = Fault::new("\"kernel\" works with mail servers on this host only");
             values.fault("forward.client_address", fault.hint("for servers elsewhere use \"proxy-v2\""));
         }
+        if way == ClientAddress::None {
+            values.notices.push(
+                "forward.client_address = \"none\": the mail server takes every client for this host; where it trusts this host, anybody may relay"
+                    .to_owned(),
+            );
+        }
         return way;
     }
     if kernel && to.iter().all(|backend| is_here(backend) && !matches!(backend, Backend::Socket(_))) {
