@@ -10,6 +10,8 @@ use screen_tests::{
     gate::{Gate, Settings},
     net::Net,
     postfix::Postfix,
+    privilege::mxscreen,
+    process::Process,
     smtp::Client,
     wait::{SOON, wait_for},
 };
@@ -211,4 +213,22 @@ fn a_screener_that_hangs_does_not_keep_the_gate_from_stopping() {
     gate.wait_end_within(SOON);
     // The mail server has everybody again.
     deliver(&net, "198.18.1.8", POSTFIX);
+}
+
+#[test]
+fn as_many_descriptors_are_taken_as_may_be_had() {
+    let Some(net) = Net::new() else { return };
+    let settings = Settings::front(&net, "127.0.0.1:10025").text("kernel.mode", "off");
+    let (program, config) = (mxscreen().display().to_string(), settings.write().display().to_string());
+    let words = ["--nofile=256:4096", &program, "run", "--config", &config];
+    let keeper = Process::start(&net.edge, Path::new("prlimit"), &words, &settings.directory().join("output"));
+    let log = || std::fs::read_to_string(settings.log()).unwrap_or_default();
+    wait_for("the gate is ready", SOON, || log().contains("]: ready\n").then_some(()));
+    let screener = keeper.children();
+    assert_eq!(screener.len(), 1, "{screener:?}");
+    for process in [keeper.pid(), screener[0]] {
+        let limits = std::fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
+        let open = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        assert_eq!(open.split_whitespace().skip(3).collect::<Vec<_>>(), ["4096", "4096", "files"]);
+    }
 }

@@ -23,6 +23,7 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::{
@@ -121,6 +122,7 @@ enum Ended {
 /// The configuration is wrong (exit 64), something that it needs is not there (69), or a privilege is missing (77). Nothing
 /// has been started or changed then.
 pub fn run(path: &Path, overrides: &[(String, String)], heir: bool) -> Result<(), Failure> {
+    take_descriptors();
     let heirlooms = if heir { Heirlooms::receive()? } else { Heirlooms::default() };
     let source = Source { path: path.to_owned(), overrides: overrides.to_vec() };
     let (loaded, facts) = source.read()?;
@@ -134,6 +136,14 @@ pub fn run(path: &Path, overrides: &[(String, String)], heir: bool) -> Result<()
     match ended? {
         Ended::Stopped => Ok(()),
         Ended::Succeeded(successor) => Err(successor.execute()),
+    }
+}
+
+/// As many descriptors as may be had, for the screener too: a waiting client takes one. What is usual is for programs that use select(2).
+fn take_descriptors() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // With fewer it works as well.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     }
 }
 
