@@ -1,9 +1,12 @@
 //! The directory that maps and links are pinned in, and whose it is.
 
 use std::{
-    fs::{self, File},
+    fs::{self, DirBuilder, File, Permissions},
     io,
-    os::{fd::BorrowedFd, unix::fs::MetadataExt as _},
+    os::{
+        fd::BorrowedFd,
+        unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
+    },
     path::{Path, PathBuf},
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -18,9 +21,13 @@ use aya::{
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
+    unistd::geteuid,
 };
 
 use super::{KernelError, interfaces, syscall};
+
+/// The mode of a pin directory: whoever can open it could lock it, and keep the gate from starting.
+const CLOSED: u32 = 0o700;
 
 /// A pin directory that this gate holds. Dropping it removes every pin and detaches every program, unless they are to stay.
 #[derive(Debug)]
@@ -37,12 +44,17 @@ impl Pins {
     /// Takes the directory at `path` (on a BPF file system), which is made if it is not there. What a dead gate left in it stays for now.
     pub(super) fn take(path: &Path) -> Result<Self, KernelError> {
         loop {
-            fs::create_dir_all(path).map_err(|error| KernelError::system(format!("make {}", path.display()), error))?;
+            DirBuilder::new()
+                .recursive(true)
+                .mode(CLOSED)
+                .create(path)
+                .map_err(|error| KernelError::system(format!("make {}", path.display()), error))?;
             let directory = match File::open(path) {
                 // Another gate that stops may remove the directory at any of these steps.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 opened => opened.map_err(|error| KernelError::system(format!("open {}", path.display()), error))?,
             };
+            close(&directory, path)?;
             let lock = match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => lock,
                 Err((_, Errno::EWOULDBLOCK)) => return Err(KernelError::InUse { path: path.to_owned() }),
@@ -183,6 +195,19 @@ impl Drop for Pins {
         self.remove();
         let _: io::Result<()> = fs::remove_dir(&self.path);
     }
+}
+
+/// Keeps everybody else out of the pin directory. In a BPF file system anybody may make one.
+fn close(directory: &File, path: &Path) -> Result<(), KernelError> {
+    let failed = |error| KernelError::system(format!("close {} to others", path.display()), error);
+    let owner = directory.metadata().map_err(failed)?.uid();
+    if owner != geteuid().as_raw() {
+        return Err(KernelError::Missing {
+            what: format!("{} was made by user {owner}, who could take what is pinned in it away", path.display()),
+            remedy: format!("rm -r {}", path.display()),
+        });
+    }
+    directory.set_permissions(Permissions::from_mode(CLOSED)).map_err(failed)
 }
 
 /// Whether `path` still leads to the open directory.

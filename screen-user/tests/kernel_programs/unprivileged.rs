@@ -1,9 +1,13 @@
-//! The tables of a gate in the hands of a process without any capability.
+//! The tables of a gate in the hands of a process without any capability, and out of everybody else's.
 
 use std::{
+    fs::{self, Permissions},
     io,
     net::IpAddr,
-    os::fd::AsFd as _,
+    os::{
+        fd::AsFd as _,
+        unix::fs::{PermissionsExt as _, chown},
+    },
     process::{Command, Stdio},
 };
 
@@ -76,5 +80,22 @@ fn who_holds_the_tables_needs_no_privilege() {
             assert!(!passes(denied), "{denied}");
         }
         assert!(passes("198.51.100.7"), "allowed");
+    });
+}
+
+#[test]
+fn nobody_else_gets_at_the_pins() {
+    alone(|| {
+        let plan = plan();
+        fs::create_dir(&plan.pin_path).unwrap();
+        chown(&plan.pin_path, Some(65_534), None).unwrap();
+        let error = Started::new(&plan).err().expect("a directory of somebody else's");
+        assert!(error.to_string().contains("was made by user 65534") && error.exit_code() == 69, "{error}");
+
+        // A former version left it open.
+        chown(&plan.pin_path, Some(0), None).unwrap();
+        fs::set_permissions(&plan.pin_path, Permissions::from_mode(0o755)).unwrap();
+        let _gate = Started::new(&plan).unwrap();
+        assert_eq!(fs::metadata(&plan.pin_path).unwrap().permissions().mode() & 0o777, 0o700);
     });
 }
