@@ -29,7 +29,7 @@ pub use self::{
     hosts::{HostId, Hosts},
     item::{Cell, Item, ItemError},
     key::{Key, KeyError, SHARDS, Shard},
-    latency::{Latency, Summary},
+    latency::{Histogram, Latency, Summary},
     link::{Link, LinkStatus, LookUpStatus},
     registers::{Announced, Fault, Knowledge, Learnt, Merged, News, Page, Place, Places, Registers},
     version::{Clock, Version},
