@@ -553,5 +553,11 @@ pub(super) const KEYS: &[Key] = &[
         "\"respectful\"",
         "`respectful` logs ALLOWLISTED and DENYLISTED, `classic` WHITELISTED and BLACKLISTED.",
     ),
-    depends("metrics.listen", Kind::Address, "\"127.0.0.1:9125\"", "none", "Where Prometheus finds `/metrics`."),
+    depends(
+        "metrics.listen",
+        Kind::Addresses,
+        "[\"127.0.0.1:9125\", \"[::1]:9125\"]",
+        "none",
+        "Where Prometheus finds `/metrics` (docs/metrics.md); `[::]` takes IPv4 too. Whoever reaches it may read it. A reload leaves it as it is.",
+    ),
 ];

@@ -83,7 +83,7 @@ pub struct Config {
     /// Log lines.
     pub log: Log,
     /// Where Prometheus text is served, if anywhere.
-    pub metrics_listen: Option<SocketAddr>,
+    pub metrics_listen: Vec<SocketAddr>,
 }
 
 /// Who owns the protected port.

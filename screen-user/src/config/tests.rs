@@ -294,12 +294,6 @@ fn a_socket_goes_to_one_service_and_says_itself_who_the_client_is() {
 }
 
 #[test]
-fn what_this_version_lacks_is_said() {
-    let found = problems("metrics.listen = \"127.0.0.1:9125\"");
-    assert!(found.len() == 1 && found[0].contains("is not available in this version"), "{found:?}");
-}
-
-#[test]
 fn clients_go_on_unless_they_are_to_come_back() {
     assert!(config("bare_newline.enable = true").policy.replays);
     assert!(!config("bare_newline.enable = true\nforward.after_deep_tests = \"reconnect\"").policy.replays);

@@ -11,13 +11,15 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::{
-    servers::{Change, Given, Servers, Shown, Ticket},
+    servers::{Change, Given, Servers, Ticket},
     visit::Visit,
 };
 use crate::{
     config::{Backend, ClientAddress, Forward},
     operate::log::Log,
 };
+
+pub use super::servers::Shown;
 
 /// The mail servers. They outlive a reload: who has connections, and who is left out.
 #[derive(Debug)]
@@ -35,8 +37,10 @@ struct State {
 /// What `status` shows of the mail servers.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    waiting_for_a_place: usize,
-    servers: Vec<Shown>,
+    /// Clients that wait until a mail server has room for them.
+    pub waiting_for_a_place: usize,
+    /// The mail servers, in the order of the configuration.
+    pub servers: Vec<Shown>,
 }
 
 /// A place with a mail server, which counts as a connection to it until it is dropped.

@@ -19,6 +19,11 @@ use crate::config::{Backend, ClientAddress, Forward};
 /// have room for some 100, and what comes beyond that waits for the kernel to repeat its SYN, for seconds.
 const OPENINGS: u32 = 64;
 
+const TAKES_CLIENTS: &str = "takes clients";
+const FULL: &str = "full";
+/// Some of its listeners are left out.
+const PARTLY_LEFT_OUT: &str = "partly left out";
+
 /// The mail servers, and the clients that wait for a place.
 #[derive(Debug)]
 pub(super) struct Servers {
@@ -53,19 +58,33 @@ pub(super) enum Change {
 
 /// What `status` shows of a mail server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Shown {
-    server: String,
-    state: &'static str,
+pub struct Shown {
+    /// As the configuration names it.
+    pub server: String,
+    /// Whether it takes clients, in words.
+    pub state: &'static str,
     /// None where servers are taken in order.
-    weight: Option<u16>,
+    pub weight: Option<u16>,
     /// Connections, those included that wait for its greeting.
-    open: u32,
-    waiting_for_greeting: u32,
+    pub open: u32,
+    /// Connections that wait for its greeting.
+    pub waiting_for_greeting: u32,
+    /// Clients that it has greeted.
+    pub served: u64,
     /// Clients that it did not serve.
-    failures: u64,
+    pub failures: u64,
     /// Unix time of the last time that it failed after it took clients, took them again, or was drained.
-    since: u64,
-    trouble: Option<String>,
+    pub since: u64,
+    /// Why it is left out.
+    pub trouble: Option<String>,
+}
+
+impl Shown {
+    /// Whether it takes clients, or would if it were not full.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        matches!(self.state, TAKES_CLIENTS | FULL | PARTLY_LEFT_OUT)
+    }
 }
 
 #[derive(Debug)]
@@ -88,6 +107,7 @@ struct Server {
     credit: i64,
     open: u32,
     opening: u32,
+    served: u64,
     failures: u64,
     since: Instant,
     listeners: BTreeMap<Listener, Health>,
@@ -161,13 +181,14 @@ impl Servers {
     pub(super) fn settle(&mut self, given: &Given, served: Result<(), &str>, now: Instant) -> Option<Change> {
         let server = self.list.find(&given.backend)?;
         server.opening = server.opening.saturating_sub(1);
+        match served {
+            Ok(()) => server.served += 1,
+            Err(_) => server.failures += 1,
+        }
         let health = server.listeners.get_mut(&given.listener)?;
         match served {
             Ok(()) => health.works(given.attempt, now).then_some(Change::Again),
-            Err(trouble) => {
-                server.failures += 1;
-                health.fails(given.attempt, trouble, now).map(Change::LeftOut)
-            }
+            Err(trouble) => health.fails(given.attempt, trouble, now).map(Change::LeftOut),
         }
     }
 
@@ -289,6 +310,7 @@ impl Server {
             credit: 0,
             open: 0,
             opening: 0,
+            served: 0,
             failures: 0,
             since: now,
             listeners: BTreeMap::new(),
@@ -319,9 +341,9 @@ impl Server {
         let left_out = self.listeners.values().filter(|health| health.trouble().is_some()).count();
         let state = match (self.weight, left_out) {
             (0, _) => "drained",
-            (_, 0) if list.has_place(self) => "takes clients",
-            (_, 0) => "full",
-            (_, some) if some < self.listeners.len() => "partly left out",
+            (_, 0) if list.has_place(self) => TAKES_CLIENTS,
+            (_, 0) => FULL,
+            (_, some) if some < self.listeners.len() => PARTLY_LEFT_OUT,
             _ => "left out",
         };
         let since = self.listeners.values().map(Health::since).fold(self.since, Instant::max);
@@ -331,6 +353,7 @@ impl Server {
             weight: (list.weighted && self.listed).then_some(self.weight),
             open: self.open,
             waiting_for_greeting: self.opening,
+            served: self.served,
             failures: self.failures,
             since: unix_now.saturating_sub(now.saturating_duration_since(since).as_secs()),
             trouble: self.listeners.values().find_map(Health::trouble).map(str::to_owned),

@@ -12,12 +12,14 @@ mod history;
 mod housekeeping;
 mod import;
 mod left_out;
+mod measures;
 mod reload;
 mod run;
 mod shared_lists;
 mod sharing;
 mod spf;
 mod survey;
+mod tallies;
 mod view;
 mod warm;
 mod zones;
@@ -55,7 +57,10 @@ use crate::{
     share::{Clock, Hosts, Key, Link, Version, redis::RedisRegisters},
 };
 
-pub use run::screen;
+pub use self::{
+    measures::{KernelMeasures, ListMeasures, Measures, RedisMeasures, Reloads},
+    run::screen,
+};
 
 /// Connections whose PROXY header may be awaited at one time.
 const PROXY_WAITS: u32 = 10_000;
@@ -88,6 +93,8 @@ pub struct Gate {
     log: Log,
     notices: Mutex<Vec<String>>,
     counts: Counts,
+    tallies: tallies::Tallies,
+    reloads: Mutex<Reloads>,
     history: history::History,
     traffic: Traffic,
     pool: Arc<Pool>,
@@ -248,6 +255,7 @@ impl Gate {
         if outcome.was_forwarded() {
             self.counts.relayed.fetch_add(1, Ordering::Relaxed);
         }
+        self.tallies.add(&outcome);
         self.log.outcome(&outcome);
         self.history.add(outcome);
     }

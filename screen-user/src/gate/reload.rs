@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use super::Gate;
+use super::{Gate, unix_now};
 use crate::{
     config::{self, Config},
     keeper::Reread,
@@ -18,6 +18,7 @@ impl Gate {
     /// As [`Self::reload`].
     pub(super) fn reload_and_log(self: &Arc<Self>) -> Result<Vec<String>, Failure> {
         let reloaded = self.reload();
+        self.reloads.lock().unwrap_or_else(PoisonError::into_inner).note(reloaded.is_ok(), unix_now());
         match &reloaded {
             Ok(said) => said.iter().for_each(|line| self.log.info(line.as_str())),
             Err(failure) => failure.message.lines().for_each(|line| self.log.warn(format!("not reloaded: {line}"))),
@@ -84,6 +85,7 @@ fn fixed_keys(old: &Config, new: &Config) -> Vec<&'static str> {
         ("state.directory", old.state_directory != new.state_directory),
         ("control.socket", old.control_socket != new.control_socket),
         ("user", old.user != new.user),
+        ("metrics.listen", old.metrics_listen != new.metrics_listen),
         ("log.target", old.log.target != new.log.target),
         ("log.name", old.log.name != new.log.name),
     ]

@@ -18,8 +18,8 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::{io::AsyncReadExt as _, net::UnixStream, sync::watch, task::JoinHandle};
 
 use super::{
-    Counts, Gate, Phase, blocklists::Imported, directory::Directory, feed::Fed, history::History, spf::Domains,
-    unix_now,
+    Counts, Gate, Phase, blocklists::Imported, directory::Directory, feed::Fed, history::History, measures::Reloads,
+    spf::Domains, tallies::Tallies, unix_now,
 };
 use crate::{
     access::runtime::RuntimeLists,
@@ -33,7 +33,7 @@ use crate::{
         control,
         exit::Failure,
         log::{Log, Target, Writer},
-        trace,
+        metrics, trace,
     },
     sandbox,
     screen::Screen,
@@ -61,8 +61,20 @@ pub fn screen() -> Result<(), Failure> {
 }
 
 fn screen_with(equipment: Equipment) -> Result<(), Failure> {
-    let Equipment { keeper, orders, control, listeners, log, maps, finds_servers, host, config, overrides, notices } =
-        equipment;
+    let Equipment {
+        keeper,
+        orders,
+        control,
+        listeners,
+        metrics,
+        log,
+        maps,
+        finds_servers,
+        host,
+        config,
+        overrides,
+        notices,
+    } = equipment;
     let loaded = config::load(&host, &config, &overrides).map_err(Failure::usage)?;
     // The keeper is its parent, and what operators know the gate by.
     let target = Target::shared(&loaded.config.log, parent_id(), log);
@@ -84,7 +96,7 @@ fn screen_with(equipment: Equipment) -> Result<(), Failure> {
         maps,
         finds_servers,
     };
-    let result = runtime.block_on(serve(work, orders, control, listeners));
+    let result = runtime.block_on(serve(work, orders, control, (listeners, metrics)));
     // Sessions that outlived the drain are cut here.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Writer::finish(writer);
@@ -107,7 +119,7 @@ async fn serve(
     work: Work,
     orders: StdStream,
     control: UnixListener,
-    listeners: Vec<TcpListener>,
+    (listeners, metrics): (Vec<TcpListener>, Vec<TcpListener>),
 ) -> Result<(), Failure> {
     orders.set_nonblocking(true).map_err(Failure::unavailable)?;
     let orders = UnixStream::from_std(orders).map_err(Failure::unavailable)?;
@@ -121,6 +133,7 @@ async fn serve(
             }
         });
     }
+    metrics::serve(metrics, &gate, &phase).map_err(Failure::unavailable)?;
     let (serving, phase_of_control) = (Arc::clone(&gate), phase.clone());
     tokio::spawn(async move {
         if let Err(error) = control::serve(control, Arc::clone(&serving), phase_of_control).await {
@@ -176,6 +189,8 @@ fn start(work: Work) -> Result<(Arc<Gate>, Kept), Failure> {
         log,
         notices: Mutex::new(notices),
         counts: Counts::default(),
+        tallies: Tallies::default(),
+        reloads: Mutex::new(Reloads::begin(unix_now())),
         history: History::default(),
         traffic: Traffic::default(),
         pool,

@@ -14,7 +14,7 @@ use crate::{
     dns::Names,
     screen::record::{Client, Record, Test},
     share::{
-        Item, Key, Knowledge, Learnt, Link, LinkStatus, Version, form,
+        Histogram, Item, Key, Knowledge, Learnt, Link, LinkStatus, Version, form,
         redis::{RedisRegisters, Servers},
     },
 };
@@ -45,6 +45,11 @@ impl Gate {
     /// How the link to other hosts does; `None` if there is none.
     pub(super) fn link_status(&self) -> Option<LinkStatus> {
         self.link.get().map(Link::status)
+    }
+
+    /// [How long](Link::latencies) telling and hearing take; `None` if there is no link.
+    pub(super) fn link_latencies(&self) -> Option<[Histogram; 3]> {
+        self.link.get().map(Link::latencies)
     }
 
     /// The link, once other hosts are to hear of something.

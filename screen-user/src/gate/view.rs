@@ -8,6 +8,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Gate, dry_run::in_dry_run, run::backend_name, unix_now};
@@ -277,15 +278,7 @@ impl Gate {
     fn status(&self) -> Value {
         let config = self.config.load();
         let screen = self.screen().snapshot();
-        let (denies, allows) = {
-            let (lists, now) = (self.lists.read().unwrap_or_else(PoisonError::into_inner), unix_now());
-            let live = |kind| lists.iter().filter(|entry| entry.kind == kind && entry.is_live(now)).count();
-            (live(Kind::Deny), live(Kind::Allow))
-        };
-        let (fed_rejects, fed_permits) = {
-            let fed = self.fed();
-            (fed.rejects.len(), fed.permits.len())
-        };
+        let lists = self.entries_in_force();
         let layout = match config.layout {
             Layout::InPlace => "in-place",
             Layout::Front => "front",
@@ -313,10 +306,10 @@ impl Gate {
             "dry_run": config.policy.dry_run,
             "would_have_blocked": self.would_have_blocked(),
             "lists": {
-                "denied_at_run_time": denies,
-                "allowed_at_run_time": allows,
-                "denied_by_access_list": fed_rejects,
-                "permitted_by_access_list": fed_permits,
+                "denied_at_run_time": lists.denied_at_run_time,
+                "allowed_at_run_time": lists.allowed_at_run_time,
+                "denied_by_access_list": lists.denied_by_access_list,
+                "permitted_by_access_list": lists.permitted_by_access_list,
                 "imported": self.blocklists(),
                 "directory": self.directory_status(),
                 "spf": self.spf_status(),
@@ -351,9 +344,9 @@ fn outcomes(counts: BTreeMap<(Verdict, Reason), u64>) -> Value {
         .collect()
 }
 
-/// `failed` names its test, `limit` which one: both as plain words.
-pub(super) fn words(reason: Reason) -> String {
-    match json!(reason) {
+/// As `status` and the metrics call it: `failed` names its test, `limit` which one, both as plain words.
+pub(super) fn words(value: impl Serialize) -> String {
+    match json!(value) {
         Value::Object(fields) => {
             fields.iter().map(|(name, what)| format!("{name} {}", what.as_str().unwrap_or_default())).collect()
         }

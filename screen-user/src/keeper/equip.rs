@@ -48,6 +48,9 @@ pub(super) fn equip(
     for listener in &post.listeners {
         hand(Handed::Listener, listener.as_fd())?;
     }
+    for listener in &post.metrics {
+        hand(Handed::Metrics, listener.as_fd())?;
+    }
     if let Some(file) = Target::file(&post.config.log.target)? {
         hand(Handed::Log, file.as_fd())?;
     }

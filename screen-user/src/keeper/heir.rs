@@ -47,7 +47,7 @@ const LOOK: Duration = Duration::from_millis(50);
 enum Heirloom {
     /// The control socket, listening.
     Control,
-    /// A socket that clients come in by, listening.
+    /// A socket that clients come in by, or that Prometheus asks, listening; which of them, its address says.
     Listener,
     /// Where the orders of a relieved screener go, which has this process id.
     Relieved(i32),
@@ -179,7 +179,7 @@ impl Successor {
     pub(super) fn prepare(post: Post, (child, orders): (Child, UnixStream)) -> io::Result<Self> {
         let (ours, theirs) = Channel::pair()?;
         ours.send(&Heirloom::Control, Some(post.control.as_fd()))?;
-        for listener in &post.listeners {
+        for listener in post.listeners.iter().chain(&post.metrics) {
             ours.send(&Heirloom::Listener, Some(listener.as_fd()))?;
         }
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());

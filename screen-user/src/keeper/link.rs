@@ -35,6 +35,8 @@ pub struct Equipment {
     pub control: UnixListener,
     /// The sockets that clients come in by.
     pub listeners: Vec<TcpListener>,
+    /// The sockets that Prometheus asks.
+    pub metrics: Vec<TcpListener>,
     /// The log file, if the log goes to one.
     pub log: Option<File>,
     /// The kernel half's maps, if it runs.
@@ -85,6 +87,7 @@ impl Equipment {
             orders: pile.orders.ok_or_else(|| missing("where orders come from"))?,
             control: pile.control.ok_or_else(|| missing("the control socket"))?,
             listeners: pile.listeners,
+            metrics: pile.metrics,
             log: pile.log,
             maps: processors.map(|processors| {
                 let mut maps = Maps::new(processors);
@@ -106,6 +109,7 @@ struct Pile {
     orders: Option<UnixStream>,
     control: Option<UnixListener>,
     listeners: Vec<TcpListener>,
+    metrics: Vec<TcpListener>,
     log: Option<File>,
     maps: Vec<(String, OwnedFd)>,
     facts: Facts,
@@ -129,6 +133,7 @@ impl Pile {
             Handed::Orders => self.orders = Some(descriptor.into()),
             Handed::Control => self.control = Some(descriptor.into()),
             Handed::Listener => self.listeners.push(descriptor.into()),
+            Handed::Metrics => self.metrics.push(descriptor.into()),
             Handed::Log => self.log = Some(descriptor.into()),
             Handed::Map(name) => self.maps.push((name, descriptor)),
             Handed::File(path) => {

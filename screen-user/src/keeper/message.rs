@@ -59,6 +59,8 @@ pub(super) enum Handed {
     Control,
     /// A socket that clients come in by, listening.
     Listener,
+    /// A socket that Prometheus asks, listening.
+    Metrics,
     /// The log file.
     Log,
     /// The cache file.

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     os::unix::net::UnixListener,
     path::PathBuf,
     time::{Duration, Instant},
@@ -39,6 +39,8 @@ pub(super) struct Post {
     pub(super) account: Option<Account>,
     pub(super) control: UnixListener,
     pub(super) listeners: Vec<TcpListener>,
+    /// Where Prometheus asks.
+    pub(super) metrics: Vec<TcpListener>,
     pub(super) store: StateFile,
     /// Screeners of other versions, which bring their sessions to their ends.
     pub(super) relieved: Vec<Relieved>,
@@ -65,13 +67,8 @@ impl Post {
                 control.map_err(|error| Failure::of_system(&error))?
             }
         };
-        let mut listeners = Vec::new();
-        for &address in &config.listen {
-            listeners.push(match heirlooms.listener(address) {
-                Some(listener) => listener,
-                None => once_free(|| listener::listen(address)).await.map_err(|error| listen_failure(&error))?,
-            });
-        }
+        let listeners = listen_on(&config.listen, "listen", heirlooms).await?;
+        let metrics = listen_on(&config.metrics_listen, "metrics.listen", heirlooms).await?;
         notices.extend(probe::unreachable(&config).await);
         let store = StateFile::within(&config.state_directory);
         let program = std::env::current_exe().map_err(Failure::unavailable)?;
@@ -84,6 +81,7 @@ impl Post {
             account,
             control,
             listeners,
+            metrics,
             store,
             relieved: Vec::new(),
             notices,
@@ -114,6 +112,22 @@ impl Drop for Post {
     }
 }
 
+/// The sockets that listen on `addresses`, which stand under `key`: those of the former version of the program where it has left them.
+async fn listen_on(
+    addresses: &[SocketAddr],
+    key: &str,
+    heirlooms: &mut Heirlooms,
+) -> Result<Vec<TcpListener>, Failure> {
+    let mut listeners = Vec::new();
+    for &address in addresses {
+        listeners.push(match heirlooms.listener(address) {
+            Some(listener) => listener,
+            None => once_free(|| listener::listen(address)).await.map_err(|error| listen_failure(key, &error))?,
+        });
+    }
+    Ok(listeners)
+}
+
 /// Tries for a moment to open what is in use: the screener of a keeper that was killed lets go of it when it notices.
 async fn once_free<T>(open: impl Fn() -> io::Result<T>) -> io::Result<T> {
     let start = Instant::now();
@@ -127,10 +141,10 @@ async fn once_free<T>(open: impl Fn() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-fn listen_failure(error: &io::Error) -> Failure {
+fn listen_failure(key: &str, error: &io::Error) -> Failure {
     if error.kind() == io::ErrorKind::PermissionDenied {
-        Failure::no_permission(format!("{error}: CAP_NET_BIND_SERVICE is missing"))
+        Failure::no_permission(format!("{key}: {error}: CAP_NET_BIND_SERVICE is missing"))
     } else {
-        Failure::unavailable(error)
+        Failure::unavailable(format!("{key}: {error}"))
     }
 }

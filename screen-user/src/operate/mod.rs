@@ -7,6 +7,7 @@ pub mod command;
 pub mod control;
 pub mod exit;
 pub mod log;
+pub mod metrics;
 pub mod request;
 pub mod table;
 pub mod trace;

@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
-use super::{log::LimitReached, record::Test, syn::Syn};
+use super::{log::LimitReached, policy::Action, record::Test, syn::Syn};
 
 /// The one record of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -104,13 +104,16 @@ pub enum Reason {
 pub struct TestOutcome {
     /// The result.
     pub result: TestResult,
+    /// What was to be done about its failure, if it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action: Option<Action>,
     /// What the client did to fail, escaped and shortened; empty otherwise.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub evidence: Box<str>,
 }
 
 /// The result of one test.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TestResult {
     /// Not to be taken in this session.

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use serde::Serialize;
+
 use crate::config::{AddressList, ClientPrefix, LogStyle};
 
 use super::{
@@ -10,7 +12,8 @@ use super::{
 };
 
 /// What happens to a client that failed a test (spec 0.7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Action {
     /// Log and go on.
     Ignore,

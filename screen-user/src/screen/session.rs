@@ -382,6 +382,8 @@ impl Session {
         let mut tests: [TestOutcome; 5] = Default::default();
         for (test, outcome) in Test::ALL.into_iter().zip(&mut tests) {
             outcome.result = self.result_of(test);
+            let failed = matches!(outcome.result, TestResult::Failed | TestResult::Ignored);
+            outcome.action = failed.then(|| self.action(test));
             if let Some((_, evidence)) = self.evidence.iter_mut().find(|(failed, _)| *failed == test) {
                 outcome.evidence = std::mem::take(evidence);
             }

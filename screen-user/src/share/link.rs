@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    Item, Key, Latency, SHARDS, Shard,
+    Histogram, Item, Key, Latency, SHARDS, Shard,
     lane::{Lane, Phase},
     latency::Summary,
     reader::Reader,
@@ -242,6 +242,14 @@ impl<R: Registers, K: Knowledge> Link<R, K> {
                 longest_ms: look_ups.took.longest_ms(),
             },
         }
+    }
+
+    /// How long it took since the start: until another host's news was in force here, until this host's own came back, and until look-ups
+    /// were answered.
+    #[must_use]
+    pub fn latencies(&self) -> [Histogram; 3] {
+        let echo = Latency::histogram(self.shared.lanes.iter().map(|(_, lane)| &lane.echo));
+        [Latency::histogram([&self.shared.lag]), echo, Latency::histogram([&self.shared.look_ups.took])]
     }
 
     fn lane(&self, shard: Shard) -> Option<&(R, Lane)> {

@@ -71,7 +71,7 @@ pub(super) fn config(values: &mut Values<'_>, directory: &Path) -> Option<Config
         control_socket: path(values, "control.socket")?,
         user: user(values)?,
         log: Log { target: log_target(values)?, name: log_name(values)?, style: policy.log_style },
-        metrics_listen: metrics(values),
+        metrics_listen: values.list("metrics.listen", |value| socket_address(value, None)),
         policy,
         ports,
         layout,
@@ -84,11 +84,6 @@ fn resolver(values: &mut Values<'_>) -> Resolver {
     let system =
         if servers.is_empty() { values.host.read(Path::new(RESOLV_CONF)).unwrap_or_default() } else { Vec::new() };
     Resolver { servers, system, timeout: values.duration("dnsbl.timeout", INSTANT) }
-}
-
-/// A value that this version has no means to honour.
-fn unavailable(what: &str) -> Fault {
-    Fault::new(format!("{what} is not available in this version"))
 }
 
 /// In a dry run nobody is asked to come back: where that is what the deep tests lead to, they are left out.
@@ -230,12 +225,4 @@ fn log_target(values: &mut Values<'_>) -> Option<LogTarget> {
             },
         }
     })
-}
-
-fn metrics(values: &mut Values<'_>) -> Option<SocketAddr> {
-    let address = values.read("metrics.listen", |value| socket_address(value, None));
-    if address.is_some() {
-        values.fault("metrics.listen", unavailable("the metrics server"));
-    }
-    address
 }
