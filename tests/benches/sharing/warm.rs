@@ -26,9 +26,11 @@ pub(crate) fn measure(rounds: u16, table: &mut Table) {
     records::fill(teller.settings(), "mx0.example.test", RECORDS);
     for _ in 0..rounds {
         let (start, memory) = ("a million records, until ready", "resident memory of the screener");
+        let (own, of_redis) = ("CPU of the screener until then", "CPU of Redis until then");
         let empty = begin(new, alone(new)).weigh(table, memory, "without records", 0);
         let warm = begin(teller, alone(teller));
         table.add(start, "from the file", warm.seconds, "s");
+        table.add(own, "from the file", warm.cpu(), "s");
         warm.weigh(table, memory, "added by a million records", empty);
 
         redis.ask(&["FLUSHALL"]);
@@ -48,12 +50,15 @@ pub(crate) fn measure(rounds: u16, table: &mut Table) {
         table.add("used memory of Redis", "a record, with announcements", each, "B");
 
         forget(new);
+        let before = cpu_of(&redis);
         let heard = begin(new, new.settings().clone());
         // A slow machine is ready before it has heard everything.
         wait_for("everything is heard", TELLING_LIMIT, || {
             (heard.gate.ask(&["status"])["screening"]["records"] == RECORDS).then_some(())
         });
         table.add(start, "from Redis", heard.begun.elapsed().as_secs_f64(), "s");
+        table.add(own, "from Redis", heard.cpu(), "s");
+        table.add(of_redis, "from Redis", cpu_of(&redis) - before, "s");
         heard.gate.wait_written();
         assert_eq!(heard.gate.ask(&["status"])["cache"]["store"]["lost"], 0);
         heard.gate.stop();
@@ -79,6 +84,15 @@ fn begin(edge: &Edge, settings: Settings) -> Started {
 }
 
 impl Started {
+    /// What its screener's threads have used, those that have ended included, in seconds.
+    fn cpu(&self) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.gate.screener())).unwrap();
+        // Behind the name, which may hold anything: the state is the third field (proc_pid_stat(5)), utime and stime are the 14th and the 15th.
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        let ticks: u32 = fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<u32>().unwrap()).sum();
+        f64::from(ticks) / 100.0
+    }
+
     /// Notes what its screener weighs beyond `empty`, in kilobytes, and stops it; returns its whole weight.
     fn weigh(self, table: &mut Table, case: &str, who: &str, empty: u64) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.gate.screener())).unwrap();
@@ -102,4 +116,8 @@ fn forget(edge: &Edge) {
 
 fn used(redis: &Redis) -> f64 {
     redis.info("used_memory").parse().unwrap()
+}
+
+fn cpu_of(redis: &Redis) -> f64 {
+    ["used_cpu_user", "used_cpu_sys"].map(|field| redis.info(field).parse::<f64>().unwrap()).iter().sum()
 }
