@@ -91,10 +91,13 @@ fn every_line_about_a_client_is_explained() {
     let source = fs::read_to_string(workspace().join("screen-user/src/screen/log.rs")).unwrap();
     let (_, lines) = source.split_once("pub enum LogLine {\n").unwrap();
     let (lines, _) = lines.split_once("\n}\n").unwrap();
-    let (_, events) = source.split_once("const fn event(&self)").unwrap();
+    let (_, events) = source.split_once("fn event(&self)").unwrap();
     let (events, _) = events.split_once("\n    }\n").unwrap();
-    let (comments, names) = (Regex::new("///.*").unwrap(), Regex::new(r#"=> "([^"]+)""#).unwrap());
-    let shown = comments.find_iter(lines).flat_map(|doc| doc.as_str().split('`').skip(1).step_by(2));
+    // What is set as code, but for links.
+    let comments = Regex::new("///[^\n]*").unwrap();
+    let (code, names) = (Regex::new("(?:^|[^\\[])`([^`]+)`").unwrap(), Regex::new(r#"=> "([^"]+)""#).unwrap());
+    let comments = comments.find_iter(lines).map(|comment| comment.as_str());
+    let shown = comments.flat_map(|comment| code.captures_iter(comment).map(|code| code[1].to_owned()));
     let events = names.captures_iter(events).map(|event| format!("`{}`", &event[1]));
     let wanted: Vec<String> = shown.map(|line| format!("`{line}`")).chain(events).collect();
     assert!(wanted.len() > 50, "{wanted:?}");
