@@ -34,6 +34,7 @@ pub mod postfix;
 pub mod privilege;
 pub mod process;
 pub mod redis;
+pub mod scrape;
 pub mod server;
 pub mod smtp;
 pub mod stage;

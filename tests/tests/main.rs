@@ -26,6 +26,7 @@ mod limit;
 mod log_targets;
 mod log_tools;
 mod mail_servers;
+mod metrics;
 mod pass;
 mod pass_trouble;
 mod pool_credit;

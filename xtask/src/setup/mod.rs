@@ -33,6 +33,8 @@ pub(crate) enum Part {
     MailPrograms,
     /// Have hosts share what they know.
     Redis,
+    /// Hold metrics and alert rules against Prometheus' own tool.
+    Prometheus,
     /// Run the fuzz targets.
     Fuzz,
     /// Boot another kernel.
@@ -77,7 +79,7 @@ const BPF_TOOLCHAIN: &[&str] = &["rustc-web", "cargo-web", "libstd-rust-web-dev-
 
 /// Everything that a change has to pass; fuzzing and measurements fetch their own. Says what it found.
 pub(crate) fn everything() -> Result<ExitCode> {
-    ensure(&[Part::Build, Part::Lint, Part::Sandbox, Part::MailPrograms, Part::Redis])?;
+    ensure(&[Part::Build, Part::Lint, Part::Sandbox, Part::MailPrograms, Part::Redis, Part::Prometheus])?;
     say("everything is there");
     Ok(ExitCode::SUCCESS)
 }
@@ -111,6 +113,9 @@ pub(crate) fn ensure(parts: &[Part]) -> Result<()> {
     // It brings redis-cli, and is the sentinel as well.
     if parts.contains(&Part::Redis) && find("redis-server").is_none() {
         asleep::install_asleep("redis-server")?;
+    }
+    if parts.contains(&Part::Prometheus) && find("promtool").is_none() {
+        asleep::install_asleep("prometheus")?;
     }
     if parts.contains(&Part::Proxy) && find("haproxy").is_none() {
         asleep::install_asleep("haproxy")?;

@@ -32,7 +32,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     say(
         "running every test: unit, property, kernel programs, end to end, oldest kernel, scripted scenarios, demonstration",
     );
-    setup::ensure(&[setup::Part::Build, setup::Part::Sandbox, setup::Part::MailPrograms, setup::Part::Redis])?;
+    setup::ensure(&[
+        setup::Part::Build,
+        setup::Part::Sandbox,
+        setup::Part::MailPrograms,
+        setup::Part::Redis,
+        Part::Prometheus,
+    ])?;
     let mut tally = Tally::default();
 
     if process::run(process::cargo().args(["build", "--release", "--locked", "-p", "screen-user"])).is_err() {
