@@ -37,7 +37,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         setup::Part::Sandbox,
         setup::Part::MailPrograms,
         setup::Part::Redis,
-        Part::Prometheus,
+        setup::Part::Prometheus,
     ])?;
     let mut tally = Tally::default();
 
