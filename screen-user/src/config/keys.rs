@@ -425,6 +425,13 @@ pub(super) const KEYS: &[Key] = &[
         "What this host is called in what it tells others; each host needs a name of its own.",
     ),
     key(
+        "journal.max_size",
+        Kind::Number,
+        "67108864",
+        "Bytes that the journal of sessions may take under the state directory, for `mxscreen explain` and `what-if`; the oldest sessions make room. 0 keeps none, else at least 1048576.",
+    ),
+    key("journal.retention", Kind::Duration, "\"7d\"", "How long sessions stay in the journal, if there is room."),
+    key(
         "forward.mode",
         Kind::Word(&["relay", "postfix"]),
         "\"relay\"",

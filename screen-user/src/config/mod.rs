@@ -70,6 +70,8 @@ pub struct Config {
     pub proxy_protocol: ProxyProtocol,
     /// Where results are kept.
     pub cache: Cache,
+    /// What is kept of sessions.
+    pub journal: Journal,
     /// How clients that passed reach the mail server.
     pub forward: Forward,
     /// The kernel half.
@@ -155,6 +157,15 @@ pub struct Cache {
     pub retention: Duration,
     /// What this host is called where results are kept.
     pub host: String,
+}
+
+/// What is kept of sessions (`journal`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Journal {
+    /// Most bytes of all segments; zero: nothing is kept.
+    pub max_size: u64,
+    /// How long a segment is kept after its last line.
+    pub retention: Duration,
 }
 
 /// The store behind the one in RAM.

@@ -75,6 +75,7 @@ mod tests {
             tests: Default::default(),
             dnsbl: None,
             smtp: None,
+            found: None,
         }
     }
 

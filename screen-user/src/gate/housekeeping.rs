@@ -7,6 +7,7 @@ use tokio::sync::mpsc::Receiver;
 use super::{Gate, Phase, left_out::LeftOut, unix_now};
 use crate::{
     dns::{LateResult, Report},
+    journal::Entry,
     kernel::{KernelEvent, Reason},
     operate::{
         exit::chain,
@@ -14,6 +15,7 @@ use crate::{
     },
     screen::{
         log::{DRY_RUN, LogLine},
+        outcome,
         record::Client,
     },
 };
@@ -93,6 +95,7 @@ impl Gate {
             (policy.log_style, policy.dry_run)
         };
         let (client, server) = (event.client, event.server);
+        self.keep_kernel_event(event);
         let line = match event.reason {
             // In a dry run its connection makes the line: with the mail server, or with the screener.
             Reason::Denied if dry_run => return,
@@ -110,6 +113,18 @@ impl Gate {
         let text = format!("{line} (kernel){}", if spared { DRY_RUN } else { "" });
         let line = if spared { LogLine::DryRun(Box::new(line)) } else { line };
         self.log.line_with(line.severity().into(), text, || line.fields());
+    }
+
+    /// What the kernel turned away stands in the journal beside the sessions.
+    fn keep_kernel_event(&self, event: &KernelEvent) {
+        let verdict = match event.reason {
+            Reason::Denied => (outcome::Verdict::Rejected, outcome::Reason::Barred),
+            Reason::Limited => (outcome::Verdict::Deferred, outcome::Reason::TooManyConnections),
+            _ => return,
+        };
+        let list = event.list.map_or_else(String::new, |list| self.list_name(list));
+        let stood = self.stood(event.client.ip()).named();
+        self.journal.keep(&Entry::of_kernel(unix_now(), (event.client, event.server), verdict, &list, stood));
     }
 
     /// Logs what the DNSBL zones report and corrects what their late answers contradict.

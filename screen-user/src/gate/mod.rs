@@ -5,6 +5,7 @@ mod directory;
 mod dry_run;
 mod entries;
 mod exchange;
+mod explain;
 mod failures;
 mod feed;
 mod harm;
@@ -18,6 +19,7 @@ mod run;
 mod shared_lists;
 mod sharing;
 mod spf;
+mod standing;
 mod survey;
 mod tallies;
 mod view;
@@ -38,18 +40,19 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    access::{self, runtime::RuntimeLists},
+    access::runtime::RuntimeLists,
     cache::Store,
     config::Config,
     dns::{Dnsbl, Subscription},
     forward::{pass::Passes, pool::Pool, relay::Traffic},
+    journal::{Entry, Journal},
     keeper::Keeper,
     kernel::Kernel,
     net::tls::TlsServer,
     operate::log::Log,
     screen::{
         Screen, TlsState,
-        event::{Now, Standing},
+        event::Now,
         log::LogLine,
         outcome::Outcome,
         record::{Client, Record},
@@ -96,6 +99,7 @@ pub struct Gate {
     tallies: tallies::Tallies,
     reloads: Mutex<Reloads>,
     history: history::History,
+    journal: Journal,
     traffic: Traffic,
     pool: Arc<Pool>,
     surveyed: Mutex<survey::Surveyed>,
@@ -170,26 +174,6 @@ impl Gate {
         Now { monotonic: self.started.elapsed(), unix_millis: unix_millis() }
     }
 
-    /// What the lists say of a client: a run-time allow entry first, then the access list's permits, then what denies.
-    pub fn standing(&self, client: IpAddr) -> Standing {
-        let lists = self.lists.read().unwrap_or_else(PoisonError::into_inner);
-        let config = self.config.load();
-        let now = unix_now();
-        if lists.allowed(client, now).is_some() {
-            return Standing::Allowed;
-        }
-        let denied = || {
-            lists.denied(client, now).is_some()
-                || self.imported.read().unwrap_or_else(PoisonError::into_inner).denying(client, now).is_some()
-        };
-        match config.access.decide(client).verdict {
-            access::Verdict::Permit => Standing::Allowed,
-            _ if denied() => Standing::Barred,
-            access::Verdict::Reject => Standing::Denied,
-            access::Verdict::Undecided => Standing::Unlisted,
-        }
-    }
-
     /// Asks the DNSBL zones about a client, or joins whoever asks already.
     pub fn look_up(&self, client: IpAddr) -> Option<Subscription> {
         self.dnsbl.load().as_ref().map(|dnsbl| dnsbl.subscribe(client))
@@ -251,12 +235,15 @@ impl Gate {
     }
 
     /// Keeps what became of a session.
-    pub fn keep(&self, outcome: Outcome) {
+    pub fn keep(&self, mut outcome: Outcome) {
         if outcome.was_forwarded() {
             self.counts.relayed.fetch_add(1, Ordering::Relaxed);
         }
         self.tallies.add(&outcome);
         self.log.outcome(&outcome);
+        if let Some(found) = outcome.found.take() {
+            self.journal.keep(&Entry::of_session(&outcome, *found));
+        }
         self.history.add(outcome);
     }
 

@@ -56,7 +56,12 @@ impl Gate {
         }
         self.hand_on_domains(&mut new);
         self.tls.store(tls.map(Arc::new));
-        self.screen().set_policy(new.policy.clone());
+        {
+            let mut screen = self.screen();
+            screen.set_policy(new.policy.clone());
+            screen.keep_found(new.journal.max_size > 0);
+        }
+        self.journal.limit(new.journal);
         self.pool.configure(&new.forward);
         self.config.store(Arc::new(new));
         self.offer_tls();

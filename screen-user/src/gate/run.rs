@@ -26,6 +26,7 @@ use crate::{
     cache::{Disk as _, Kept, StateFile, Store},
     config::{self, CacheBackend, Host, Loaded},
     forward::{pass::Passes, pool::Pool, relay::Traffic},
+    journal::Journal,
     keeper::{Equipment, Keeper, LISTS, RELAY_NO_MORE, RELOAD, RETIRE, STOP},
     kernel::{Kernel, Maps, Plan},
     net::{listener, tls::TlsServer},
@@ -163,7 +164,9 @@ fn start(work: Work) -> Result<(Arc<Gate>, Kept), Failure> {
     for notice in &notices {
         log.warn(notice.clone());
     }
+    let journal = Journal::start(config.journal, keeper.segments(), &log);
     let mut screen = Screen::new(config.policy.clone());
+    screen.keep_found(config.journal.max_size > 0);
     screen.expect(opened.records.len());
     let pool = Arc::new(Pool::new(&config.forward, log.clone()));
     let gate = Gate {
@@ -192,6 +195,7 @@ fn start(work: Work) -> Result<(Arc<Gate>, Kept), Failure> {
         tallies: Tallies::default(),
         reloads: Mutex::new(Reloads::begin(unix_now())),
         history: History::default(),
+        journal,
         traffic: Traffic::default(),
         pool,
         surveyed: Mutex::default(),
@@ -316,6 +320,7 @@ impl Gate {
                 }
             }
         }
+        self.journal.close();
         self.log.info("stopped");
     }
 

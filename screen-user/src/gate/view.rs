@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
     sync::{Arc, PoisonError, atomic::Ordering},
     time::UNIX_EPOCH,
 };
@@ -13,10 +12,10 @@ use serde_json::{Value, json};
 
 use super::{Gate, dry_run::in_dry_run, run::backend_name, unix_now};
 use crate::{
-    access::runtime::{Entry, Kind, Origin, Roll},
+    access::runtime::{Entry, Kind, Origin},
     config::Layout,
     keeper::Description,
-    kernel::{HungServer, Interface, Kernel, ListId},
+    kernel::{HungServer, Interface, Kernel},
     operate::{
         cli::Which,
         exit::Failure,
@@ -25,13 +24,9 @@ use crate::{
     screen::{
         event::Standing,
         outcome::{Reason, Verdict},
-        record::{Client, Record, Test},
     },
     share::{HostId, Key},
 };
-
-/// Sessions of one client that `explain` shows.
-const SHOWN_SESSIONS: usize = 5;
 
 impl Gate {
     /// Answers one request.
@@ -205,76 +200,6 @@ impl Gate {
         Value::Array(rows)
     }
 
-    fn explain(&self, address: IpAddr) -> Value {
-        let now = unix_now();
-        let config = self.config.load();
-        let client = Client::of(address, config.policy.limits.client_prefix);
-        let decision = config.access.decide(address);
-        let (allow, deny, failures) = {
-            let lists = self.lists.read().unwrap_or_else(PoisonError::into_inner);
-            let offence = lists.get(Roll::Failure, client.net()).and_then(|entry| entry.offence);
-            let failures = offence.filter(|offence| offence.until > now).map_or(0, |offence| offence.failures);
-            (lists.allowed(address, now).cloned(), lists.denied(address, now).cloned(), failures)
-        };
-        let imported =
-            self.imported.read().unwrap_or_else(PoisonError::into_inner).denying(address, now).map(str::to_owned);
-        let (record, credit) = {
-            let screen = self.screen();
-            (screen.record(client), screen.credit(address, now))
-        };
-        let valid = record.and_then(|record| config.policy.valid_until(&record)).filter(|&until| until > now);
-        let standing = self.standing(address);
-        let in_kernel = self.kernel.is_some();
-        let spared = in_dry_run(&config.policy, &standing, valid.is_some());
-        let (happens, place) = match (standing, valid) {
-            (Standing::Allowed, _) => ("goes to the mail server without a test", in_kernel),
-            (Standing::Barred, _) => ("is turned away", in_kernel),
-            (Standing::Denied, _) => {
-                ("is treated as access.denylist_action says", in_kernel && self.is_fed_reject(address))
-            }
-            (Standing::Unlisted, Some(_)) => ("goes to the mail server, as its passes are valid", in_kernel),
-            (Standing::Unlisted, None) => ("is screened", false),
-        };
-        let counters = self.kernel.as_ref().and_then(|kernel| kernel.counters(address).ok().flatten());
-        let refused = self.kernel.as_ref().and_then(|kernel| kernel.refused(address).ok().flatten());
-        json!({
-            "address": address,
-            "client": client.net(),
-            "now": spared.unwrap_or(happens),
-            "without_dry_run": config.policy.dry_run.then_some(happens),
-            "decided_by": if place { "kernel" } else { "screener" },
-            "access_list": { "verdict": decision.verdict.to_string(), "rule": decision.rule },
-            "allow_entry": allow,
-            "deny_entry": deny,
-            "failures_remembered": failures,
-            "imported_list": imported,
-            "pool_credit": credit.map(|(network, credit)| json!({
-                "network": network.net(),
-                "earned_by": credit.earned_by.net(),
-                "seconds_left": credit.until.saturating_sub(now),
-            })),
-            "tests": record.map_or(Value::Null, |record| tests(&record, now)),
-            "learnt_by": record.map(|record| self.hosts.name(record.host()).to_string()),
-            "last_sessions": self.history.of(client.net(), SHOWN_SESSIONS),
-            "kernel_counters": counters.map(|counters| json!({
-                "active": counters.active,
-                "pending": counters.pending,
-                "accepted": counters.accepted,
-                "steered": counters.steered,
-                "limited": counters.limited,
-            })),
-            "kernel_refused": refused.map(|refused| json!({
-                "denied": refused.denied,
-                "limited": refused.limited,
-                "list": (refused.denied > 0).then(|| self.list_name(ListId(refused.list))),
-            })),
-        })
-    }
-
-    fn is_fed_reject(&self, address: IpAddr) -> bool {
-        self.fed().rejects.iter().any(|net| net.contains(&address))
-    }
-
     fn status(&self) -> Value {
         let config = self.config.load();
         let screen = self.screen().snapshot();
@@ -314,6 +239,7 @@ impl Gate {
                 "directory": self.directory_status(),
                 "spf": self.spf_status(),
             },
+            "journal": self.journal.status(),
             "cache": { "backend": backend_name(&config.cache.backend), "store": self.store.status(), "loading": self.loading(), "redis": self.link_status() },
             "kernel": match &self.kernel {
                 Some(kernel) => kernel_status(kernel, self.keeper.describe()),
@@ -344,8 +270,8 @@ fn outcomes(counts: BTreeMap<(Verdict, Reason), u64>) -> Value {
         .collect()
 }
 
-/// As `status` and the metrics call it: `failed` names its test, `limit` which one, both as plain words.
-pub(super) fn words(value: impl Serialize) -> String {
+/// As `status`, the metrics and the journal's readers call it: `failed` names its test, `limit` which one, both as plain words.
+pub(crate) fn words(value: impl Serialize) -> String {
     match json!(value) {
         Value::Object(fields) => {
             fields.iter().map(|(name, what)| format!("{name} {}", what.as_str().unwrap_or_default())).collect()
@@ -416,23 +342,4 @@ fn lasting(seconds: Option<u64>) -> String {
 
 fn row(list: Which, net: IpNet, seconds_left: Option<u64>, origin: &str, reason: &str, host: &str) -> Value {
     json!({ "list": list, "net": net, "seconds_left": seconds_left, "origin": origin, "reason": reason, "host": host })
-}
-
-fn tests(record: &Record, now: u64) -> Value {
-    Test::ALL
-        .iter()
-        .map(|&test| {
-            let stamp = record.stamp(test).0;
-            let state = match stamp {
-                0 => "never passed".to_owned(),
-                1 => "never passed, was disabled".to_owned(),
-                until if until >= now => format!("passed, valid for {} s", until - now),
-                until => format!("passed, expired {} s ago", now - until),
-            };
-            let finding = record.finding(test);
-            // Before there were versions nobody noted the time.
-            let learnt = Some(finding.version.unix_millis() / 1000).filter(|&seconds| seconds > 0);
-            json!({ "test": test.to_string(), "state": state, "grounds": finding.grounds.describe(), "learnt": learnt })
-        })
-        .collect()
 }

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     cache::Disk,
     config::{Facts, Host},
+    journal::Open,
     kernel::Maps,
     operate::exit::Failure,
 };
@@ -141,7 +142,7 @@ impl Pile {
                 File::from(descriptor).read_to_end(&mut contents)?;
                 self.facts.files.insert(path, contents);
             }
-            Handed::Store | Handed::Connection | Handed::List(_) => return Err(out_of_turn()),
+            Handed::Store | Handed::Segment | Handed::Connection | Handed::List(_) => return Err(out_of_turn()),
         }
         Ok(())
     }
@@ -293,6 +294,12 @@ impl Keeper {
         KeptStore { keeper: self.clone(), path }
     }
 
+    /// The journal's segments, which the keeper opens.
+    #[must_use]
+    pub fn segments(&self) -> impl Open + 'static {
+        KeptSegments(self.clone())
+    }
+
     /// One that has ended.
     #[cfg(test)]
     pub(crate) fn gone() -> Self {
@@ -346,6 +353,20 @@ impl Disk for KeptStore {
 
     fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// The journal's segments, by way of the keeper.
+#[derive(Debug)]
+struct KeptSegments(Keeper);
+
+impl Open for KeptSegments {
+    fn open(&self, fresh: bool) -> io::Result<File> {
+        let asked = self.0.ask(&ToKeeper::OpenSegment { fresh }, |answer, descriptor| match (answer, descriptor) {
+            (ToScreener::Hand(Handed::Segment), Some(descriptor)) => Some(descriptor.into()),
+            _ => None,
+        });
+        asked.map_err(|failure| io::Error::other(failure.message))
     }
 }
 

@@ -65,6 +65,8 @@ pub(super) enum Handed {
     Log,
     /// The cache file.
     Store,
+    /// A segment of the journal.
+    Segment,
     /// A connection to a mail server's Unix socket.
     Connection,
     /// A file in the directory of block lists.
@@ -120,6 +122,11 @@ pub(super) enum ToKeeper {
     OpenStore,
     /// Put the cache file aside.
     PutStoreAside,
+    /// Open the last segment of the journal, or begin one.
+    OpenSegment {
+        /// Begin one in any case.
+        fresh: bool,
+    },
     /// Connect to this Unix socket of a mail server's.
     Connect(PathBuf),
     /// Which files are in the directory of block lists?

@@ -33,6 +33,7 @@ use super::{
 };
 use crate::{
     cache::Disk as _,
+    journal::{self, Open as _, Segments},
     kernel::{Installation, Maps},
     operate::{
         exit::{Failure, chain},
@@ -266,6 +267,13 @@ impl Shift {
                 Ok(path) => ToScreener::PutAside(path),
                 Err(error) => ToScreener::Failed((&Failure::unavailable(error)).into()),
             },
+            ToKeeper::OpenSegment { fresh } => {
+                let folder = journal::within(&post.config.state_directory);
+                match Segments::within(folder, post.config.journal).open(fresh) {
+                    Ok(file) => return self.send(&ToScreener::Hand(Handed::Segment), Some(file.as_fd())),
+                    Err(error) => ToScreener::Failed((&Failure::unavailable(error)).into()),
+                }
+            }
             ToKeeper::Connect(path) => match connect_to(&post.config.forward.to, &path) {
                 Ok(connection) => return self.send(&ToScreener::Hand(Handed::Connection), Some(connection.as_fd())),
                 Err(failure) => ToScreener::Failed((&failure).into()),

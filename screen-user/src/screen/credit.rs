@@ -101,6 +101,9 @@ impl Session {
         }
         let unix = turn.now.unix();
         let Some((_, credit)) = turn.screen.credit(self.endpoints.client.ip(), unix) else { return };
+        if let Some(found) = &mut self.found {
+            found.credit = true;
+        }
         let until = Stamp::until(unix, self.policy.ttl(Test::Pregreet)).min(Stamp(credit.until));
         for test in Test::ALL.into_iter().filter(|&test| left.has(test)) {
             self.pass(test, until, Grounds::Neighbour, turn);

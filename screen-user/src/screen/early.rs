@@ -25,6 +25,12 @@ impl Session {
             self.tally = Some(Box::new(Tally::new(&self.policy.dnsbl.sites)));
             turn.push(Effect::LookUp);
         }
+        if let Some(found) = &mut self.found {
+            found.watched = pregreet;
+            if self.flags.todo.has(Test::Dnsbl) {
+                found.ask(&self.policy.dnsbl.sites);
+            }
+        }
         // Without the pregreet test neither early input nor an early hang-up is looked for.
         turn.push(Effect::Watch(if pregreet { Interest::Peek } else { Interest::Nothing }));
         self.arm(self.policy.pregreet.wait.get(turn.screen.stress()), turn);

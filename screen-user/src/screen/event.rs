@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{bar::Bar, log::LogLine, outcome::Outcome, record::Record};
 
 /// The two clocks that a session needs, read once for each event.
@@ -96,7 +98,8 @@ pub enum ZoneReply {
 }
 
 /// What became of handing a client to the mail server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ForwardResult {
     /// The mail server has taken it: the session is over for the screener.
     Accepted,

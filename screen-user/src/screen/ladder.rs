@@ -3,6 +3,7 @@
 use super::{
     event::{Effect, Endpoints, Now, Standing},
     flags::TestSet,
+    found::{Memory, Stood},
     log::LogLine,
     outcome::Reason,
     policy::Action,
@@ -13,8 +14,19 @@ use super::{
 
 impl Screen {
     /// Opens the session of a new connection, and returns it with the first effects. The session may have ended already.
-    #[expect(clippy::needless_pass_by_value, reason = "a standing is made for one connection and is used up by it")]
     pub fn open(&mut self, endpoints: Endpoints, standing: Standing, now: Now) -> (Session, Vec<Effect>) {
+        self.open_for(endpoints, standing, Stood::default, now)
+    }
+
+    /// As [`Screen::open`]; where it is kept what a session finds, `stood` says which list has the client.
+    #[expect(clippy::needless_pass_by_value, reason = "a standing is made for one connection and is used up by it")]
+    pub fn open_for(
+        &mut self,
+        endpoints: Endpoints,
+        standing: Standing,
+        stood: impl FnOnce() -> Stood,
+        now: Now,
+    ) -> (Session, Vec<Effect>) {
         let mut session = Session::new(endpoints, self.policy(), now);
         let mut turn = Turn::new(self, now);
         turn.log(LogLine::Connect { client: endpoints.client, server: endpoints.server });
@@ -22,6 +34,7 @@ impl Screen {
         if let Some(line) = stress {
             turn.log(line);
         }
+        session.found = turn.screen.beginning(connections, stood);
         session.decide(&standing, connections, &mut turn);
         (session, turn.effects)
     }
@@ -114,6 +127,9 @@ impl Session {
     fn choose_tests(&mut self, turn: &mut Turn<'_>) -> bool {
         let suspect = self.flags.any_fail();
         let known = turn.screen.look_up(self.client, suspect || !self.policy.remember_results);
+        if let Some(found) = &mut self.found {
+            found.known = Some(Memory::of(&known.record, known.source));
+        }
         let unix = turn.now.unix();
         self.flags.todo = self.policy.enabled().filter(|&test| !known.record.stamp(test).is_valid(unix)).collect();
         self.flags.new = known.record.is_new();

@@ -13,6 +13,7 @@ pub mod event;
 mod extensions;
 mod flags;
 mod footer;
+pub mod found;
 mod keywords;
 mod ladder;
 pub mod log;
@@ -23,6 +24,7 @@ mod records;
 #[cfg(test)]
 mod replay;
 mod reply;
+pub mod retrial;
 mod session;
 mod shared;
 pub mod syn;

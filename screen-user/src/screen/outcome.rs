@@ -5,9 +5,9 @@ use std::{
     time::Duration,
 };
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
-use super::{log::LimitReached, policy::Action, record::Test, syn::Syn};
+use super::{found::Found, log::LimitReached, policy::Action, record::Test, syn::Syn};
 
 /// The one record of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -37,6 +37,9 @@ pub struct Outcome {
     pub dnsbl: Option<DnsblEvidence>,
     /// What the client said in the dummy engine, if it came so far.
     pub smtp: Option<SmtpEvidence>,
+    /// What all of this was made of, for the journal alone.
+    #[serde(skip)]
+    pub found: Option<Box<Found>>,
 }
 
 impl Outcome {
@@ -52,7 +55,7 @@ fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S
 }
 
 /// How a session ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// The mail server took the client.
@@ -68,7 +71,7 @@ pub enum Verdict {
 }
 
 /// What decided a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
     /// No test was to be taken, or none is settled.
@@ -113,7 +116,7 @@ pub struct TestOutcome {
 }
 
 /// The result of one test.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TestResult {
     /// Not to be taken in this session.

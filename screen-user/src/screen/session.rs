@@ -9,6 +9,7 @@ use super::{
     event::{Effect, Endpoints, Event, ForwardResult, Interest, Now},
     flags::{Flags, TestSet},
     footer,
+    found::Found,
     log::{LimitReached, LogLine, Phase},
     outcome::{DnsblEvidence, Outcome, Reason, TestOutcome, TestResult, Verdict, ZoneHit},
     policy::{Action, Policy},
@@ -45,6 +46,8 @@ pub struct Session {
     /// Made when the dummy engine starts: most clients never meet it.
     pub(super) engine: Option<Box<Engine>>,
     pub(super) evidence: Vec<(Test, Box<str>)>,
+    /// What is found, where somebody keeps it.
+    pub(super) found: Option<Box<Found>>,
 }
 
 /// Where a session stands.
@@ -114,6 +117,7 @@ impl Session {
             tally: None,
             engine: None,
             evidence: Vec::new(),
+            found: None,
         }
     }
 
@@ -139,12 +143,14 @@ impl Session {
     #[must_use]
     pub fn kept_bytes(&self) -> usize {
         let evidence: usize = self.evidence.iter().map(|(_, text)| text.len()).sum();
-        evidence + self.engine.as_ref().map_or(0, |engine| engine.kept_bytes())
+        let found = self.found.as_ref().map_or(0, |found| found.kept_bytes());
+        found + evidence + self.engine.as_ref().map_or(0, |engine| engine.kept_bytes())
     }
 
     /// Takes one event, and returns what is to be done about it, in order. Events that mean nothing in the session's state, and all
     /// events after its end, change nothing.
     pub fn on(&mut self, event: Event<'_>, screen: &mut Screen, now: Now) -> Vec<Effect> {
+        self.note(&event, now);
         let mut turn = Turn::new(screen, now);
         match self.state {
             State::Early => self.on_early(&event, &mut turn),
@@ -401,6 +407,7 @@ impl Session {
             tests,
             dnsbl: self.tally.as_ref().map(|tally| dnsbl_evidence(tally, &self.policy)),
             smtp: self.engine.as_ref().map(|engine| engine.evidence(&self.policy)),
+            found: self.found.take(),
         }
     }
 

@@ -4,13 +4,14 @@ use std::{collections::HashMap, sync::Arc};
 
 use ipnet::IpNet;
 use jiff::tz::TimeZone;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
-    credit::Credits,
+    credit::{Credit, Credits},
     dnsbl::{Tally, judge},
-    event::{DnsblAnswer, Now},
+    event::{DnsblAnswer, Endpoints, Now},
     extensions::Extensions,
+    found::{Found, Memory, Stood},
     log::LogLine,
     policy::Policy,
     record::{Client, Finding, Grounds, Record, Stamp, Test},
@@ -19,9 +20,11 @@ use super::{
 use crate::share::{Clock, Forgets, HostId, Version};
 
 /// Whether STARTTLS can be served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum TlsState {
     /// There is no certificate: STARTTLS is not announced and answers 502.
+    #[default]
     Absent,
     /// It should work and does not: STARTTLS is announced and answers 454 (spec 4.8).
     Broken,
@@ -44,6 +47,7 @@ pub struct Screen {
     pub(super) credits: Credits,
     forgets: Forgets,
     clock: Arc<Clock>,
+    keeps_found: bool,
 }
 
 /// A client while at least one of its sessions is open (spec 0.2, "client info").
@@ -109,6 +113,7 @@ impl Screen {
             credits: Credits::new(),
             forgets: Forgets::default(),
             clock: Arc::default(),
+            keeps_found: false,
         }
     }
 
@@ -128,6 +133,11 @@ impl Screen {
     /// What the mail servers have in common, for sessions that may go on to one of them.
     pub fn set_extensions(&mut self, extensions: Extensions) {
         self.extensions = extensions;
+    }
+
+    /// Whether sessions that open from now on leave what they found in their outcome.
+    pub fn keep_found(&mut self, keeps: bool) {
+        self.keeps_found = keeps;
     }
 
     /// Where the `$localtime` of reject footers is local; at first the system's own zone.
@@ -272,6 +282,54 @@ impl Screen {
 
     pub(super) const fn tls(&self) -> TlsState {
         self.tls
+    }
+
+    /// Puts everything into the state that a session found: the only session is yet to be opened.
+    pub(super) fn stage(&mut self, endpoints: Endpoints, found: &Found, unix: u64) {
+        let client = Client::of(endpoints.client.ip(), self.policy.limits.client_prefix);
+        self.checking = found.checking.saturating_sub(1);
+        self.forwarding = found.forwarding;
+        self.stress = found.stress;
+        self.tls = found.tls;
+        let (remembered, of_others) = match &found.known {
+            None | Some(Memory::Nothing) => (None, None),
+            Some(Memory::Record(stamps)) => (Some(Record::of_stamps(**stamps)), None),
+            Some(Memory::OtherSession(stamps)) => (None, Some(Record::of_stamps(**stamps))),
+        };
+        if let Some(record) = remembered {
+            self.records.insert(client, record);
+        }
+        if found.sessions > 1 || of_others.is_some() {
+            let sessions = found.sessions.saturating_sub(1).max(1);
+            self.live.insert(client, Live { sessions, passed_as_new: 0, record: of_others });
+        }
+        if let (true, Some(network)) = (found.credit, self.policy.pool_credit.network(endpoints.client.ip())) {
+            // Nobody knows whose it was, and nothing hangs on it.
+            self.credits.add(network, Credit { earned_by: client, until: unix.saturating_add(u64::from(u32::MAX)) });
+        }
+    }
+
+    /// Forgets sessions and clients.
+    pub(super) fn clear(&mut self) {
+        (self.checking, self.forwarding, self.stress) = (0, 0, false);
+        self.live.clear();
+        self.records.retain(|_, _| false);
+        self.credits.retain(|_, _| false);
+    }
+
+    /// What is found at the beginning of a session of a client with so many `sessions`, where that is kept.
+    pub(super) fn beginning(&self, sessions: u32, stood: impl FnOnce() -> Stood) -> Option<Box<Found>> {
+        self.keeps_found.then(|| {
+            Box::new(Found {
+                stood: stood(),
+                sessions,
+                checking: self.checking,
+                forwarding: self.forwarding,
+                stress: self.stress,
+                tls: self.tls,
+                ..Found::default()
+            })
+        })
     }
 
     pub(super) const fn extensions(&self) -> Extensions {

@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::{
-    Config, Layout, Log, LogTarget, ProxyProtocol, Resolver,
+    Config, Journal, Layout, Log, LogTarget, ProxyProtocol, Resolver,
     document::Value,
     values::{Fault, Values, mismatch},
 };
@@ -65,6 +65,7 @@ pub(super) fn config(values: &mut Values<'_>, directory: &Path) -> Option<Config
             timeout: values.duration("proxy_protocol.timeout", INSTANT),
         },
         cache,
+        journal: journal(values),
         forward,
         kernel,
         state_directory: path(values, "state.directory")?,
@@ -98,6 +99,15 @@ fn dry_run(values: &mut Values<'_>, policy: &mut Policy) {
         "dry_run: the deep tests are left out, as who passes them would be asked to come back (forward.after_deep_tests)"
             .to_owned(),
     );
+}
+
+/// Less than a megabyte would be a few hundred sessions in each segment.
+fn journal(values: &mut Values<'_>) -> Journal {
+    let max_size = values.number("journal.max_size", 0..=1_u64 << 40);
+    if (1..1 << 20).contains(&max_size) {
+        values.fault("journal.max_size", Fault::new("is 0, for no journal, or at least 1048576"));
+    }
+    Journal { max_size, retention: values.duration("journal.retention", SECOND) }
 }
 
 fn user(values: &mut Values<'_>) -> Option<String> {

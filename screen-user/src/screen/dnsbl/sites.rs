@@ -16,6 +16,7 @@ pub struct Sites {
 pub struct Zone {
     domain: String,
     shown: String,
+    label: String,
 }
 
 /// What an answer of one zone is worth.
@@ -65,6 +66,12 @@ impl Zone {
     pub fn shown(&self) -> &str {
         &self.shown
     }
+
+    /// The name that may be shown, made unique: several secret zones may be shown by one name.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        &self.label
+    }
 }
 
 impl fmt::Debug for Zone {
@@ -107,7 +114,8 @@ impl Sites {
             return Err(SiteError::Domain { domain: shown.clone(), entry: masked() });
         }
         let zone = self.zones.iter().position(|zone| zone.domain == domain).unwrap_or_else(|| {
-            self.zones.push(Zone { domain: domain.to_owned(), shown });
+            let label = label(domain, &shown);
+            self.zones.push(Zone { domain: domain.to_owned(), shown, label });
             self.zones.len() - 1
         });
         self.weighings.push(Weighing { zone, filter, weight });
@@ -121,9 +129,18 @@ impl Sites {
     }
 
     /// What the answers of one zone are worth, in the order of the sites.
-    pub(super) fn weighings(&self, zone: usize) -> impl Iterator<Item = &Weighing> {
+    pub(in crate::screen) fn weighings(&self, zone: usize) -> impl Iterator<Item = &Weighing> {
         self.weighings.iter().filter(move |weighing| weighing.zone == zone)
     }
+}
+
+/// A zone that is shown as what it is needs no more; of another one a hash of its domain (FNV-1a) tells it from those of its name.
+fn label(domain: &str, shown: &str) -> String {
+    if domain == shown {
+        return domain.to_owned();
+    }
+    let hash = domain.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    format!("{shown}#{hash:08x}")
 }
 
 fn parse_weight(text: &str) -> Option<i32> {

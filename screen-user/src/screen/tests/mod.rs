@@ -9,6 +9,7 @@ mod limits;
 mod memory;
 mod properties;
 mod replay;
+mod retrial;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

@@ -69,7 +69,7 @@ fn happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
-fn rules() -> impl Strategy<Value = Policy> {
+pub(super) fn rules() -> impl Strategy<Value = Policy> {
     let action = || select(vec![Action::Ignore, Action::Enforce, Action::Drop]);
     (any::<[bool; 9]>(), action(), action(), action(), 0_u32..4, -2_i32..2).prop_map(
         |(on, early, zones, later, limit, allow)| {
