@@ -5,7 +5,7 @@ use std::{ffi::OsString, net::IpAddr, path::PathBuf, time::Duration};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
-use super::{blocklist::BlocklistArgs, cache::CacheArgs};
+use super::{blocklist::BlocklistArgs, cache::CacheArgs, what_if::WhatIfArgs};
 use crate::config;
 
 /// A gate in front of a mail server's port 25.
@@ -41,6 +41,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Show all that is known of one client, and what would happen to it now
     Explain(ExplainArgs),
+    /// Judge the sessions of the last days by another configuration: who would change sides
+    WhatIf(WhatIfArgs),
     /// Deny a client or network at once
     Deny(EntryArgs),
     /// Allow a client or network at once; an allow entry always wins

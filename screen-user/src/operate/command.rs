@@ -10,10 +10,11 @@ use serde_json::Value;
 
 use super::{
     blocklist, cache,
-    cli::{Cli, Command, EntryArgs, ExplainArgs, ImportArgs, ListArgs, RunArgs, StatusArgs},
+    cli::{Cli, Command, EntryArgs, ImportArgs, ListArgs, RunArgs, StatusArgs},
     exit::Failure,
+    explain,
     request::{self, Entry, Request},
-    table, upgrade,
+    table, upgrade, what_if,
 };
 use crate::{
     config::{self, Host},
@@ -33,7 +34,8 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         }
         Command::Check(arguments) => check(&arguments.config, &overrides(&arguments, cli.control.as_deref())),
         Command::Status(arguments) => status(&gate, &arguments),
-        Command::Explain(arguments) => explain(&gate, &arguments),
+        Command::Explain(arguments) => explain::run(&gate, &arguments),
+        Command::WhatIf(arguments) => what_if::run(&arguments),
         Command::Deny(arguments) => entry(&gate, &arguments, Request::Deny),
         Command::Allow(arguments) => entry(&gate, &arguments, Request::Allow),
         Command::Forget(arguments) => said(&gate, &Request::Forget { net: arguments.net }),
@@ -147,11 +149,6 @@ fn list(gate: &Path, arguments: &ListArgs) -> Result<(), Failure> {
 
 fn status(gate: &Path, arguments: &StatusArgs) -> Result<(), Failure> {
     let answer = request::ask(gate, &Request::Status)?;
-    if arguments.json { json(&answer) } else { print(&outline(&answer)) }
-}
-
-fn explain(gate: &Path, arguments: &ExplainArgs) -> Result<(), Failure> {
-    let answer = request::ask(gate, &Request::Explain { address: arguments.address })?;
     if arguments.json { json(&answer) } else { print(&outline(&answer)) }
 }
 

@@ -31,6 +31,13 @@ pub fn span(seconds: u64) -> String {
     }
 }
 
+/// A time in Unix seconds, as it stands in tables; UTC.
+#[must_use]
+pub fn instant(unix: u64) -> String {
+    let time = i64::try_from(unix).ok().and_then(|unix| jiff::Timestamp::from_second(unix).ok());
+    time.map_or_else(|| unix.to_string(), |time| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
