@@ -48,3 +48,4 @@ mod syn_evidence;
 mod tls;
 mod upgrade;
 mod warm_start;
+mod what_if;

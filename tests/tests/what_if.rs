@@ -52,7 +52,7 @@ fn beside(gate: &Gate, new: &Settings) -> PathBuf {
     let path = new.write();
     let beside = path.with_file_name("new.toml");
     fs::rename(&path, &beside).unwrap();
-    gate.settings().write();
+    assert_eq!(gate.settings().write(), path, "the gate's own is there again");
     beside
 }
 
