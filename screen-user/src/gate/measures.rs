@@ -159,7 +159,7 @@ impl Gate {
             relayed_bytes: [&self.traffic.from_clients, &self.traffic.from_servers]
                 .map(|bytes| bytes.load(Ordering::Relaxed)),
             screen: self.screen().snapshot(),
-            limits: config.policy.limits.clone(),
+            limits: config.policy.limits,
             sessions: sessions.map(|((verdict, reason), count)| ([words(verdict), words(reason)], count)).collect(),
             dry_run: config.policy.dry_run,
             spared: self.history.objections().into_iter().map(|(reason, count)| (words(reason), count)).collect(),

@@ -60,6 +60,7 @@ use crate::{
     share::{Clock, Hosts, Key, Link, Version, redis::RedisRegisters},
 };
 
+pub(crate) use self::view::words;
 pub use self::{
     measures::{KernelMeasures, ListMeasures, Measures, RedisMeasures, Reloads},
     run::screen,

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Gate, dry_run::in_dry_run, run::backend_name, unix_now};
+use super::{Gate, run::backend_name, unix_now};
 use crate::{
     access::runtime::{Entry, Kind, Origin},
     config::Layout,

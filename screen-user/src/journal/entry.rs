@@ -29,6 +29,9 @@ pub struct Entry {
     pub verdict: Verdict,
     /// What decided that.
     pub reason: Reason,
+    /// In a dry run: for what it would have ended otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objection: Option<Reason>,
     /// The list by which the kernel turned the client away, empty if its connections were too many. Such a client has no session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<Box<str>>,
@@ -63,7 +66,7 @@ impl Entry {
     #[must_use]
     pub fn of_session(outcome: &Outcome, found: Found) -> Self {
         let taken = Test::ALL.into_iter().zip(&outcome.tests).filter(|(_, test)| test.result != TestResult::NotTaken);
-        let tested = |(test, TestOutcome { result, evidence }): (Test, &TestOutcome)| Tested {
+        let tested = |(test, TestOutcome { result, evidence, .. }): (Test, &TestOutcome)| Tested {
             test,
             result: *result,
             evidence: evidence.clone(),
@@ -75,6 +78,7 @@ impl Entry {
             ms: u32::try_from(outcome.duration.as_millis()).unwrap_or(u32::MAX),
             verdict: outcome.verdict,
             reason: outcome.reason,
+            objection: outcome.objection,
             kernel: None,
             tests: taken.map(tested).collect(),
             score: outcome.dnsbl.as_ref().map(|dnsbl| dnsbl.score),
@@ -100,6 +104,7 @@ impl Entry {
             ms: 0,
             verdict,
             reason,
+            objection: None,
             kernel: Some(list.into()),
             tests: Vec::new(),
             score: None,

@@ -13,6 +13,7 @@ use super::{
     table,
 };
 use crate::{
+    gate::words,
     journal::{Entry, Reader},
     screen::{
         found::{What, ZoneFound},
@@ -230,6 +231,9 @@ fn sessions(text: &mut String, answer: &Value, past: &Past) {
 fn row(entry: &Entry) -> Vec<String> {
     let failed = entry.tests.iter().filter(|test| matches!(test.result, TestResult::Failed | TestResult::Ignored));
     let mut found: Vec<String> = failed.map(|test| format!("{}: {}", test.test, test.evidence)).collect();
+    if let Some(objection) = entry.objection {
+        found.push(format!("let through in a dry run, in spite of {}", words(objection)));
+    }
     if let Some(list) = &entry.kernel {
         found.push(format!("in the kernel {list}").trim_end().to_owned());
     }
@@ -246,11 +250,7 @@ fn row(entry: &Entry) -> Vec<String> {
         starts(b"HELO") || starts(b"EHLO") || starts(b"MAIL") || starts(b"RCPT")
     });
     found.extend(envelope.take(3).map(|line| line.trim_ascii_end().escape_ascii().to_string()));
-    let verdict = match serde_json::to_value(entry.verdict) {
-        Ok(Value::String(word)) => word,
-        _ => String::new(),
-    };
-    vec![table::instant(entry.time), verdict, entry.reason.words(), found.join("; ")]
+    vec![table::instant(entry.time), words(entry.verdict), words(entry.reason), found.join("; ")]
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::judge::{Doubt, Sentence, Side};
-use crate::{journal::Entry, operate::table};
+use crate::{gate::words, journal::Entry, operate::table};
 
 /// Most networks that are counted one by one: what a journal takes in memory must not grow with it.
 const MOST_NETWORKS: usize = 1 << 16;
@@ -59,7 +59,7 @@ impl Report {
             self.unchanged += 1;
             return;
         }
-        let change = Change { from: was.0, to, was: was.1.words(), would_be: reason.words() };
+        let change = Change { from: was.0, to, was: words(was.1), would_be: words(reason) };
         *self.changes.entry(change).or_default() += 1;
         let network = (entry.network(), was.0, to);
         if self.networks.len() < MOST_NETWORKS || self.networks.contains_key(&network) {
