@@ -451,6 +451,8 @@ fn the_queue_has_a_bound() {
     opened.store.remember(v4(0), until(NOW + 1));
     // There is none, and nobody waits for it.
     opened.store.make_room(1);
+    // What was taken out to be written is back.
+    opened.store.flush();
     let status = opened.store.status();
     assert_eq!((status.pending, status.lost), (writer::MOST_PENDING, 3));
 }
