@@ -38,6 +38,7 @@ mod refusal;
 mod relay;
 mod repeat_offenders;
 mod replay;
+mod service_manager;
 mod several_servers;
 mod sharing;
 mod soak;

@@ -10,6 +10,9 @@ use std::{
 /// The variable that says where systemd puts credentials.
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
+/// How a credential is named in the place of a file (systemd.exec(5), `LoadCredential=`).
+const CREDENTIAL: &str = "credential:";
+
 /// Where a configuration finds what it names.
 ///
 /// Of the host itself everything that was asked is remembered, so that a process that may not open files can read the same
@@ -48,11 +51,14 @@ impl Host {
         self.facts.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The contents of a regular file.
+    /// The contents of a regular file, or of a credential that the service manager has handed over: `credential:NAME`.
     ///
     /// # Errors
     /// It can't be read.
     pub(crate) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        if let Some(name) = path.to_str().and_then(|path| path.strip_prefix(CREDENTIAL)) {
+            return self.credential(path, name);
+        }
         let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.live {
             return facts.files.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into());
@@ -66,15 +72,11 @@ impl Host {
         Ok(contents)
     }
 
-    /// The contents of a credential that the service manager has handed over.
-    ///
-    /// # Errors
-    /// There is none of this name, or it can't be read.
-    pub(super) fn credential(&self, name: &str) -> io::Result<Vec<u8>> {
-        let remembered_as = PathBuf::from(format!("credential:{name}"));
-        let known = self.facts.lock().unwrap_or_else(PoisonError::into_inner).files.get(&remembered_as).cloned();
-        if let (Some(known), false) = (&known, self.live) {
-            return Ok(known.clone());
+    /// The contents of the credential `name`, remembered by its whole name.
+    fn credential(&self, whole: &Path, name: &str) -> io::Result<Vec<u8>> {
+        let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.live {
+            return facts.files.get(whole).cloned().ok_or_else(|| io::ErrorKind::NotFound.into());
         }
         let directory = std::env::var_os(CREDENTIALS).ok_or_else(|| {
             io::Error::new(
@@ -86,7 +88,7 @@ impl Host {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "that is no name of a credential"));
         }
         let contents = fs::read(PathBuf::from(directory).join(name))?;
-        self.facts.lock().unwrap_or_else(PoisonError::into_inner).files.insert(remembered_as, contents.clone());
+        facts.files.insert(whole.to_owned(), contents.clone());
         Ok(contents)
     }
 
@@ -151,9 +153,14 @@ mod tests {
         assert_eq!(here.uid("root"), Some(0));
         assert_eq!(here.uid("nobody.of.this.name"), None);
         assert!(here.read(folder.path()).unwrap_err().to_string().contains("not a file"));
+        assert!(here.read(Path::new("credential:a/b")).is_err());
 
         fs::write(&asked, "changed").unwrap();
-        let remembered = Host::remembered(here.facts());
+        let mut facts = here.facts();
+        facts.files.insert("credential:key".into(), b"secret".to_vec());
+        let remembered = Host::remembered(facts);
+        assert_eq!(remembered.read(Path::new("credential:key")).unwrap(), b"secret");
+        assert_eq!(remembered.read(Path::new("credential:other")).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(remembered.read(&asked).unwrap(), b"one");
         assert_eq!(remembered.read(&other).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(remembered.uid("root"), Some(0));

@@ -296,8 +296,20 @@ pub(super) const KEYS: &[Key] = &[
         "\"none\"",
         "`may` offers STARTTLS, `encrypt` demands it before mail.",
     ),
-    depends("tls.certificate", Kind::File, "\"/etc/ssl/certs/mx.pem\"", "none", "The certificate chain, PEM."),
-    depends("tls.key", Kind::File, "\"/etc/ssl/private/mx.pem\"", "none", "The private key, PEM."),
+    depends(
+        "tls.certificate",
+        Kind::File,
+        "\"/etc/ssl/certs/mx.pem\"",
+        "none",
+        "The certificate chain, PEM; a path or `credential:NAME`.",
+    ),
+    depends(
+        "tls.key",
+        Kind::File,
+        "\"/etc/ssl/private/mx.pem\"",
+        "none",
+        "The private key, PEM; a path or `credential:NAME`.",
+    ),
     key(
         "tls.sessions",
         Kind::Number,

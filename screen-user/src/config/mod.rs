@@ -12,6 +12,7 @@ mod host;
 pub mod import_postfix;
 mod keys;
 mod load;
+mod manual;
 mod problem;
 mod redis;
 mod reference;
@@ -40,6 +41,7 @@ use crate::{
 pub use duration::{DurationError, format_duration, parse_duration};
 pub use host::{Facts, Host};
 pub use load::{Loaded, load, load_text};
+pub use manual::manual;
 pub use problem::{Place, Problem, Problems};
 pub use redis::{HostPort, Redis, RedisServers, RedisTls, Secret};
 pub use reference::{markdown, reference};

@@ -6,7 +6,7 @@ use super::{
     Backend, CacheBackend, ClientAddress, Config, Host, KernelReply, Layout, Loaded, LogTarget, Mode, Steer,
     format_duration,
     keys::{self, Default as KeyDefault, KEYS},
-    load, load_text, markdown, parse_duration, reference,
+    load, load_text, manual, markdown, parse_duration, reference,
 };
 use crate::{
     access::Verdict,
@@ -545,4 +545,13 @@ fn several_mail_servers_come_in_order_or_by_weight() {
     // The kernel steers to one server: which of several takes the next client is decided here.
     assert_eq!(forward(r#"["127.0.0.1:10025*2"]"#).steer_to, Some("127.0.0.1:10025".parse().unwrap()));
     assert_eq!(forward(r#"["127.0.0.1:10025", "127.0.0.1:10026"]"#).steer_to, None);
+}
+
+#[test]
+fn the_manual_page_has_every_key() {
+    let page = manual();
+    for key in KEYS {
+        assert!(page.contains(&format!("\\fB{}\\fR (", key.path)), "{}", key.path);
+    }
+    assert!(!page.contains('`'), "{page}");
 }

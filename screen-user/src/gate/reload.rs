@@ -23,6 +23,8 @@ impl Gate {
             Ok(said) => said.iter().for_each(|line| self.log.info(line.as_str())),
             Err(failure) => failure.message.lines().for_each(|line| self.log.warn(format!("not reloaded: {line}"))),
         }
+        // A keeper that is gone waits for nothing.
+        let _ = self.keeper.reloaded();
         reloaded
     }
 

@@ -27,7 +27,7 @@ use crate::{
     config::{self, CacheBackend, Host, Loaded},
     forward::{pass::Passes, pool::Pool, relay::Traffic},
     journal::Journal,
-    keeper::{Equipment, Keeper, LISTS, RELAY_NO_MORE, RELOAD, RETIRE, STOP},
+    keeper::{DO_YOU_HEAR, Equipment, Keeper, LISTS, RELAY_NO_MORE, RELOAD, RETIRE, STOP},
     kernel::{Kernel, Maps, Plan},
     net::{listener, tls::TlsServer},
     operate::{
@@ -231,6 +231,8 @@ enum Order {
     /// Another version of the program takes over.
     Retire,
     RelayNoMore,
+    /// The keeper wants to know whether it is heard.
+    DoYouHear,
     /// The keeper is gone, and with it whoever could give orders.
     Orphaned,
 }
@@ -252,6 +254,7 @@ async fn next_order(orders: &mut UnixStream) -> Order {
             Ok(LISTS) => return Order::Lists,
             Ok(RETIRE) => return Order::Retire,
             Ok(RELAY_NO_MORE) => return Order::RelayNoMore,
+            Ok(DO_YOU_HEAR) => return Order::DoYouHear,
             Ok(_) => {}
             Err(_) => return Order::Orphaned,
         }
@@ -274,6 +277,10 @@ impl Gate {
                     // For those that have retired.
                     Order::RelayNoMore => {}
                     Order::Lists => self.directory.look(),
+                    Order::DoYouHear => {
+                        // There is room for a letter, as one is asked for at a time; and a keeper that is gone is noticed by the next order.
+                        let _ = orders.try_write(&[DO_YOU_HEAR]);
+                    }
                     Order::Reload => {
                         let gate = Arc::clone(self);
                         // Whoever sent the signal reads the log.
@@ -344,7 +351,7 @@ impl Gate {
                     return;
                 }
                 Order::RelayNoMore => self.relays_no_more.store(true, Ordering::Release),
-                Order::Reload | Order::Lists | Order::Retire => {}
+                Order::Reload | Order::Lists | Order::Retire | Order::DoYouHear => {}
             }
         }
     }

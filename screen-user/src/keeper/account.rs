@@ -13,17 +13,20 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// The account `name`, or `nobody` where there is none; `None` where this process may not change to another. What is not as the configuration
+    /// The account `name`, or `nobody` where there is none; `None` where this process has it, or may not change to another. What is not as the configuration
     /// asks is added to `notices`.
     pub(super) fn of(name: &str, notices: &mut Vec<String>) -> Option<Self> {
+        let find = |name: &str| User::from_name(name).ok().flatten();
         if !may_change() {
+            if find(name).is_some_and(|user| user.uid == geteuid()) {
+                return None;
+            }
             notices.push(format!(
                 "user: the screener runs as user {}, as this process may not change to {name}: CAP_SETUID and CAP_SETGID are missing",
                 geteuid()
             ));
             return None;
         }
-        let find = |name: &str| User::from_name(name).ok().flatten();
         let user = find(name).or_else(|| {
             notices.push(format!(
                 "user: there is no account {name}, the screener runs as {NOBODY} (useradd --system --shell /usr/sbin/nologin {name})"

@@ -34,6 +34,7 @@ use super::{
     equip::THIS_PROGRAM,
     message::{RELAY_NO_MORE, STOP},
     post::Post,
+    systemd,
 };
 use crate::operate::{exit::Failure, log::Log};
 
@@ -87,6 +88,16 @@ impl Heirlooms {
                 _ => return Err(lost(io::ErrorKind::UnexpectedEof.into())),
             }
         }
+    }
+
+    /// What the service manager has handed over to the first version.
+    pub(super) fn of_systemd(log: &Log) -> Self {
+        Self { listeners: systemd::sockets(log), ..Self::default() }
+    }
+
+    /// The addresses of sockets that nobody has asked for.
+    pub(super) fn unclaimed(&self) -> impl Iterator<Item = SocketAddr> {
+        self.listeners.iter().filter_map(|socket| socket.local_addr().ok())
     }
 
     /// The control socket, if it is the one at `path`.
@@ -197,6 +208,10 @@ impl Successor {
         let again = channel.try_clone();
         let become_it = |program: &Path, channel: OwnedFd| {
             let mut command = Command::new(program);
+            // Those sockets are in the channel.
+            for name in systemd::SOCKETS {
+                command.env_remove(name);
+            }
             command
                 .arg0("mxscreen")
                 .args(["run", "--heir"])

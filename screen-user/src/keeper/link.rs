@@ -246,6 +246,14 @@ impl Keeper {
         self.done(&ToKeeper::Adopt)
     }
 
+    /// Says that reading the configuration has come to its end, well or not.
+    ///
+    /// # Errors
+    /// The keeper is gone.
+    pub fn reloaded(&self) -> Result<(), Failure> {
+        self.done(&ToKeeper::Reloaded)
+    }
+
     /// Connects to the Unix stream socket at `path`, one of those that `forward.to` names: the mail server's directory is closed to the screener.
     /// The connection does not block, and neither does the keeper: it waits for nobody who has no room for it.
     ///

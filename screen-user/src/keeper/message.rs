@@ -24,6 +24,9 @@ pub const RETIRE: u8 = b'u';
 /// An order to a screener that has retired: begin no relay any more.
 pub const RELAY_NO_MORE: u8 = b'n';
 
+/// An order: say the same letter on the same stream.
+pub const DO_YOU_HEAR: u8 = b'h';
+
 /// The keeper to the screener.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum ToScreener {
@@ -114,6 +117,8 @@ pub(super) enum ToKeeper {
     Reload,
     /// The configuration that was read last is in force.
     Adopt,
+    /// That is that with reading it, whatever came of it.
+    Reloaded,
     /// Let another version of the program take over, if it can: the order to retire follows.
     Upgrade,
     /// No clients are taken any more, and the cache file is closed.

@@ -17,6 +17,7 @@ mod message;
 mod post;
 mod recount;
 mod shift;
+mod systemd;
 
 use std::{
     path::{Path, PathBuf},
@@ -34,7 +35,7 @@ use self::{
 pub use self::{
     link::{Equipment, Keeper, Reread},
     lists::{ListFile, Stamp},
-    message::{Description, LISTS, RELAY_NO_MORE, RELOAD, RETIRE, STOP},
+    message::{DO_YOU_HEAR, Description, LISTS, RELAY_NO_MORE, RELOAD, RETIRE, STOP},
 };
 use crate::{
     config::{self, Facts, Host, Loaded},
@@ -123,12 +124,13 @@ enum Ended {
 /// has been started or changed then.
 pub fn run(path: &Path, overrides: &[(String, String)], heir: bool) -> Result<(), Failure> {
     take_descriptors();
-    let heirlooms = if heir { Heirlooms::receive()? } else { Heirlooms::default() };
+    let heirlooms = if heir { Some(Heirlooms::receive()?) } else { None };
     let source = Source { path: path.to_owned(), overrides: overrides.to_vec() };
     let (loaded, facts) = source.read()?;
     let target = Target::open(&loaded.config.log).map_err(|error| Failure::of_system(&error))?;
     let (log, writer) = Log::start(target).map_err(|error| Failure::of_system(&error))?;
     trace::into_log(log.clone(), loaded.config.kernel.debug);
+    let heirlooms = heirlooms.unwrap_or_else(|| Heirlooms::of_systemd(&log));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::unavailable)?;
     let ended = runtime.block_on(keep(source, loaded, facts, log, heirlooms));
     drop(runtime);
@@ -185,6 +187,8 @@ async fn keep(
         let settled = active_since.is_some_and(|since| since.elapsed() > SETTLED);
         short_lived = if settled { 0 } else { short_lived + 1 };
         let pause = pause_after(short_lived);
+        // The next one gets its time, too.
+        systemd::alive();
         log.warn(format!("{why}; the next one begins in {} s", pause.as_secs()));
         if let Some(installation) = &installation {
             // The denied stay denied, the known good reach the mail server.
@@ -205,7 +209,11 @@ async fn keep(
 }
 
 async fn stop_asked(signals: &mut Signals) {
-    while signals.next().await != Order::Stop {}
+    while signals.next().await != Order::Stop {
+        // Nobody is there to read the configuration; whoever has ordered it is not to wait for ever.
+        systemd::reloading();
+        systemd::ready();
+    }
 }
 
 /// The first accident costs no pause; from then on it is a second, and twice as long each time.

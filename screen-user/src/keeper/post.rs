@@ -69,6 +69,10 @@ impl Post {
         };
         let listeners = listen_on(&config.listen, "listen", heirlooms).await?;
         let metrics = listen_on(&config.metrics_listen, "metrics.listen", heirlooms).await?;
+        let unclaimed = |address| {
+            format!("listen: {address}, a socket of the service manager's, is not among these addresses and is closed")
+        };
+        notices.extend(heirlooms.unclaimed().map(unclaimed));
         notices.extend(probe::unreachable(&config).await);
         let store = StateFile::within(&config.state_directory);
         let program = std::env::current_exe().map_err(Failure::unavailable)?;

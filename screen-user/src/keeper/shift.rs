@@ -30,6 +30,7 @@ use super::{
     message::{Begin, Description, Handed, LISTS, RELOAD, RETIRE, STOP, ToKeeper, ToScreener},
     post::Post,
     recount,
+    systemd::{self, Pulse},
 };
 use crate::{
     cache::Disk as _,
@@ -85,6 +86,9 @@ pub(super) struct Shift {
     tasks: JoinSet<()>,
     /// Since when the programs decide by its tables.
     active_since: Option<Instant>,
+    /// All that is known is in force.
+    ready: bool,
+    pulse: Pulse,
     /// Strangers meet it no more.
     released: bool,
     /// It has said why it can't go on.
@@ -135,6 +139,8 @@ impl Shift {
             watch: post.config.blocklists.directory.as_deref().map(Watch::begin),
             tasks: JoinSet::new(),
             active_since: None,
+            ready: false,
+            pulse: Pulse::default(),
             released: false,
             failed: None,
             candidate: None,
@@ -147,6 +153,7 @@ impl Shift {
     pub(super) async fn serve(mut self, post: &mut Post, signals: &mut Signals) -> Served {
         let mut sockets = ticks(LOOK_AT_SOCKETS);
         let mut servers = ticks(LOOK_AT_SERVERS);
+        let mut beats = systemd::watchdog().map(ticks);
         let ended = loop {
             tokio::select! {
                 ended = self.child.wait() => break ended,
@@ -166,6 +173,7 @@ impl Shift {
                 checked = joined(&mut self.candidate) => self.decide(checked),
                 _ = sockets.tick(), if self.active_since.is_some() => self.look_at_sockets(post),
                 _ = servers.tick(), if self.active_since.is_some() => self.look_at_servers(post),
+                () = tick(&mut beats) => self.look_at_screener(),
                 () = until(self.deadline) => {
                     // It does not hear; nobody may be left waiting for it. That it has gone already is no error.
                     let _ = self.child.start_kill();
@@ -224,6 +232,13 @@ impl Shift {
         }
     }
 
+    /// The service manager hears of a gate whose screener hears. One that begins has its time, and one that is to stop its deadline.
+    fn look_at_screener(&mut self) {
+        if self.active_since.is_none() || self.deadline.is_some() || self.pulse.take(&mut self.orders) {
+            systemd::alive();
+        }
+    }
+
     fn answer(&mut self, request: ToKeeper, post: &mut Post) {
         let done = |done: Result<(), Failure>| match done {
             Ok(()) => ToScreener::Done,
@@ -232,8 +247,8 @@ impl Shift {
         let answer = match request {
             ToKeeper::Activate => done(self.activate(post)),
             ToKeeper::Ready => {
-                // Without systemd there is nobody to notify.
-                let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+                self.ready = true;
+                systemd::ready();
                 ToScreener::Done
             }
             ToKeeper::Release { detach } => {
@@ -249,6 +264,12 @@ impl Shift {
             ToKeeper::Adopt => {
                 post.adopt();
                 self.watch_lists(post.config.blocklists.directory.as_deref());
+                ToScreener::Done
+            }
+            ToKeeper::Reloaded => {
+                if self.ready {
+                    systemd::ready();
+                }
                 ToScreener::Done
             }
             ToKeeper::Upgrade => {
@@ -337,7 +358,7 @@ impl Shift {
     fn release(&mut self, detach: bool) {
         self.released = true;
         self.deadline = Some(Instant::now() + DRAINING);
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        systemd::stopping();
         match &self.installation {
             Some(installation) if detach => installation.release_port(),
             Some(installation) => installation.leave(),
@@ -366,6 +387,9 @@ impl Shift {
 
     /// Hands over the configuration's files as they are now.
     fn reload(&self, post: &mut Post) -> Result<ToScreener, Failure> {
+        if self.ready {
+            systemd::reloading();
+        }
         if let Some(file) = Target::file(&post.config.log.target).map_err(|error| Failure::of_system(&error))? {
             self.channel.send(&ToScreener::Hand(Handed::Log), Some(file.as_fd())).map_err(Failure::unavailable)?;
             post.log.replace(file);
@@ -393,6 +417,14 @@ fn ticks(period: Duration) -> Interval {
     let mut ticks = interval_at(Instant::now() + period, period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
+}
+
+/// The next tick; for ever nothing where there are none.
+async fn tick(ticks: &mut Option<Interval>) {
+    match ticks {
+        Some(ticks) => drop(ticks.tick().await),
+        None => std::future::pending().await,
+    }
 }
 
 /// What has become of a task, once; for ever nothing where there is none.

@@ -13,6 +13,7 @@ mod deny;
 mod error;
 mod events;
 mod former;
+mod handed;
 mod host;
 mod install;
 mod interfaces;
@@ -66,10 +67,12 @@ pub use self::{
     clock::Expiry,
     error::KernelError,
     events::{KernelEvent, KernelEvents},
+    handed::handed_over,
     install::Installation,
     interfaces::LinkChanges,
     maps::Maps,
     messages::Messages,
+    pins::remove_left,
     plan::Plan,
     prefixes::ListId,
     readable::Readable,

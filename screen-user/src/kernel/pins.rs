@@ -55,20 +55,25 @@ impl Pins {
                 opened => opened.map_err(|error| KernelError::system(format!("open {}", path.display()), error))?,
             };
             close(&directory, path)?;
-            let lock = match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => lock,
-                Err((_, Errno::EWOULDBLOCK)) => return Err(KernelError::InUse { path: path.to_owned() }),
-                Err((_, error)) => return Err(KernelError::system(format!("lock {}", path.display()), error.into())),
-            };
-            if same_file(&lock, path) {
-                return Ok(Self {
-                    path: path.to_owned(),
-                    _lock: lock,
-                    links: Mutex::default(),
-                    left: AtomicBool::new(false),
-                });
+            if let Some(pins) = Self::lock(directory, path)? {
+                return Ok(pins);
             }
         }
+    }
+
+    /// Takes the open directory, unless it is not the one at `path` any more.
+    fn lock(directory: File, path: &Path) -> Result<Option<Self>, KernelError> {
+        let lock = match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((_, Errno::EWOULDBLOCK)) => return Err(KernelError::InUse { path: path.to_owned() }),
+            Err((_, error)) => return Err(KernelError::system(format!("lock {}", path.display()), error.into())),
+        };
+        Ok(same_file(&lock, path).then(|| Self {
+            path: path.to_owned(),
+            _lock: lock,
+            links: Mutex::default(),
+            left: AtomicBool::new(false),
+        }))
     }
 
     /// Removes what a dead gate left, which detaches its programs.
@@ -208,6 +213,19 @@ fn close(directory: &File, path: &Path) -> Result<(), KernelError> {
         });
     }
     directory.set_permissions(Permissions::from_mode(CLOSED)).map_err(failed)
+}
+
+/// Removes what a gate that is gone left under `path`, in this network namespace: its programs, maps and pins. Returns whether there was something.
+///
+/// # Errors
+/// A gate is at work there, or a privilege is missing.
+pub fn remove_left(path: &Path) -> Result<bool, KernelError> {
+    match File::open(path) {
+        // Whose it is does not matter, as nothing in it is used.
+        Ok(directory) => Pins::lock(directory, path).map(|pins| pins.is_some()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(KernelError::system(format!("open {}", path.display()), error)),
+    }
 }
 
 /// Whether `path` still leads to the open directory.

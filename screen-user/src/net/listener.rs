@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{Ipv6Addr, SocketAddr},
+    os::fd::OwnedFd,
     pin::pin,
     sync::Arc,
     time::Duration,
@@ -41,13 +42,34 @@ pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
             socket.set_only_v6(*v6.ip() != Ipv6Addr::UNSPECIFIED)?;
         }
         socket.bind(&address.into())?;
-        // Every accepted socket inherits it: set here once, it costs no client anything.
-        Keepalive::of_this_host().set(&socket)?;
-        save_syn(&socket)?;
+        let socket = prepare(socket)?;
         socket.listen(BACKLOG)?;
         Ok(socket.into())
     };
     open().map_err(|error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
+}
+
+/// Gives a socket what accepted ones inherit: set here once, it costs no client anything.
+///
+/// # Errors
+/// It is no TCP socket.
+fn prepare(socket: Socket) -> io::Result<Socket> {
+    Keepalive::of_this_host().set(&socket)?;
+    save_syn(&socket)?;
+    Ok(socket)
+}
+
+/// Takes a listening socket that somebody else has opened.
+///
+/// # Errors
+/// It is no TCP socket, or does not listen.
+pub fn adopt(socket: OwnedFd) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::from(socket);
+    if socket.protocol()? != Some(Protocol::TCP) || !socket.is_listener()? {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "one is no TCP socket that listens"));
+    }
+    socket.set_nonblocking(true)?;
+    prepare(socket).map(Into::into)
 }
 
 /// Accepts clients until the gate closes, the last ones out of the listener's queue; every client gets a task of its own.

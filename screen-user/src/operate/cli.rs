@@ -63,9 +63,12 @@ pub enum Command {
     Upgrade,
     /// Give the port back, let running sessions end, and stop; the kernel goes on with the clients that it knows
     Stop {
-        /// Take the kernel's programs off as well, and leave nothing behind
+        /// Take the kernel's programs off as well, and leave nothing behind, also where no gate runs any more
         #[arg(long)]
         detach: bool,
+        /// Where a gate that runs no more has its pins
+        #[arg(long, value_name = "PATH", default_value = "/sys/fs/bpf/mxscreen", requires = "detach")]
+        pin_path: PathBuf,
     },
     /// Print the equivalent of a Postfix configuration as TOML
     ImportPostfix(ImportArgs),
@@ -74,8 +77,12 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page mxscreen(8)
-    Man,
+    /// Print a manual page
+    Man {
+        /// Which page
+        #[arg(default_value = "mxscreen")]
+        page: Page,
+    },
 }
 
 /// Where the configuration is.
@@ -149,6 +156,16 @@ pub enum Which {
     Allow,
     /// Clients that passed the tests
     Pass,
+}
+
+/// A manual page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Page {
+    /// The command, mxscreen(8)
+    Mxscreen,
+    /// The configuration, mxscreen.toml(5)
+    #[value(name = "mxscreen.toml")]
+    Configuration,
 }
 
 /// `mxscreen import-postfix`.

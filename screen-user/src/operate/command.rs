@@ -3,22 +3,23 @@
 use std::{
     fmt::Write as _,
     io::{self, Read, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use serde_json::Value;
 
 use super::{
     blocklist, cache,
-    cli::{Cli, Command, EntryArgs, ImportArgs, ListArgs, RunArgs, StatusArgs},
-    exit::Failure,
-    explain,
+    cli::{Cli, Command, EntryArgs, ImportArgs, ListArgs, Page, RunArgs, StatusArgs},
+    exit::{Code, Failure},
+    explain, manual,
     request::{self, Entry, Request},
     table, upgrade, what_if,
 };
 use crate::{
     config::{self, Host},
     gate, keeper,
+    kernel::remove_left,
 };
 
 /// Carries out one command line.
@@ -45,21 +46,17 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Recount => said(&gate, &Request::Recount),
         Command::Reload => said(&gate, &Request::Reload),
         Command::Upgrade => upgrade::run(&gate),
-        Command::Stop { detach } => said(&gate, &Request::Stop { detach }),
+        Command::Stop { detach, pin_path } => stop(&gate, detach.then_some(&pin_path)),
         Command::ImportPostfix(arguments) => import_postfix(&arguments),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::description(), "mxscreen", &mut text);
             print(&String::from_utf8_lossy(&text))
         }
-        Command::Man => {
-            let mut text = Vec::new();
-            clap_mangen::Man::new(Cli::description().name("mxscreen"))
-                .section("8")
-                .render(&mut text)
-                .map_err(Failure::bug)?;
-            print(&String::from_utf8_lossy(&text))
-        }
+        Command::Man { page } => print(&match page {
+            Page::Mxscreen => manual::command(Cli::description()),
+            Page::Configuration => config::manual(),
+        }),
     }
 }
 
@@ -123,6 +120,17 @@ pub(super) fn said(gate: &Path, request: &Request) -> Result<(), Failure> {
     let answer = request::ask(gate, request)?;
     let sentences = answer.as_array().into_iter().flatten().filter_map(Value::as_str);
     print(&sentences.map(|sentence| format!("{sentence}\n")).collect::<String>())
+}
+
+/// Stops the gate. With `pins`, what one that is gone has left there is removed, too.
+fn stop(gate: &Path, pins: Option<&PathBuf>) -> Result<(), Failure> {
+    let stopped = said(gate, &Request::Stop { detach: pins.is_some() });
+    let (Err(Failure { code: Code::Unavailable, .. }), Some(pins)) = (&stopped, pins) else { return stopped };
+    match remove_left(pins) {
+        Ok(true) => print(&format!("no gate answers; what one had left under {} is removed\n", pins.display())),
+        Ok(false) => stopped,
+        Err(error) => Err(Failure::of_kernel(&error)),
+    }
 }
 
 pub(super) fn json(value: &Value) -> Result<(), Failure> {

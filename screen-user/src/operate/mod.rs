@@ -8,6 +8,7 @@ pub mod control;
 pub mod exit;
 mod explain;
 pub mod log;
+mod manual;
 pub mod metrics;
 pub mod request;
 pub mod table;

@@ -1,6 +1,6 @@
 //! `cache.*`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{INSTANT, SECOND};
 use crate::config::{
@@ -9,9 +9,6 @@ use crate::config::{
     redis::Url,
     values::{Fault, Values, mismatch},
 };
-
-/// How a credential of the service manager is named in the place of a file (systemd.exec(5), `LoadCredential=`).
-const CREDENTIAL: &str = "credential:";
 
 /// Where names of servers may stand.
 const HOSTS: &str = "/etc/hosts";
@@ -143,10 +140,7 @@ fn file(values: &mut Values<'_>, key: &str) -> Option<Vec<u8>> {
         return None;
     }
     let path = values.filled_text(key)?;
-    let read = match path.strip_prefix(CREDENTIAL) {
-        Some(name) => values.host.credential(name),
-        None => values.host.read(&PathBuf::from(&path)),
-    };
+    let read = values.host.read(Path::new(&path));
     read.map_err(|error| values.fault(key, Fault::new(format!("can't read {path}: {error}")))).ok()
 }
 

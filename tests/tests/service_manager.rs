@@ -1,0 +1,75 @@
+//! What a service manager hears of the gate (sd_notify(3)). The package's own story (`cargo xtask package --try`) has a real one.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::{fs::PermissionsExt as _, net::UnixDatagram},
+};
+
+use nix::sys::signal::Signal;
+use screen_tests::{
+    gate::{Gate, Settings},
+    net::Net,
+    wait::{SOON, wait_for},
+};
+
+/// The service manager's end.
+struct Manager(UnixDatagram);
+
+impl Manager {
+    /// Listens, and has the gate started as a service manager would that watches it.
+    fn of(net: &Net, settings: Settings) -> (Self, Settings) {
+        let path = net.directory().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let (settings, program) = settings.copied();
+        let real = program.with_extension("real");
+        fs::rename(&program, &real).unwrap();
+        let script = format!(
+            "#!/bin/sh\nexport NOTIFY_SOCKET={} WATCHDOG_USEC=2000000\nexec {} \"$@\"\n",
+            path.display(),
+            real.display()
+        );
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+        (Self(socket), settings)
+    }
+
+    /// The next message with this word; those before it are thrown away.
+    #[track_caller]
+    fn hears(&self, word: &str) -> String {
+        wait_for(&format!("the service manager hears {word}"), SOON, || {
+            let mut text = [0; 512];
+            let length = self.0.recv(&mut text).ok()?;
+            let text = String::from_utf8_lossy(&text[..length]).into_owned();
+            text.lines().any(|line| line == word).then_some(text)
+        })
+    }
+}
+
+#[test]
+fn a_service_manager_hears_of_start_reload_life_and_stop() {
+    let Some(net) = Net::new() else { return };
+    let (manager, settings) = Manager::of(&net, Settings::in_place(&net));
+    let gate = Gate::start(&net, settings);
+    manager.hears("READY=1");
+    manager.hears("WATCHDOG=1");
+    manager.hears("WATCHDOG=1");
+
+    gate.signal(Signal::SIGHUP);
+    assert!(manager.hears("RELOADING=1").contains("\nMONOTONIC_USEC="));
+    manager.hears("READY=1");
+    gate.tell(&["reload"]);
+    manager.hears("RELOADING=1");
+    manager.hears("READY=1");
+
+    // It is not kept waiting by what can't be read either.
+    fs::write(gate.settings().directory().join("mxscreen.toml"), "no.such.key = 1\n").unwrap();
+    gate.signal(Signal::SIGHUP);
+    manager.hears("RELOADING=1");
+    manager.hears("READY=1");
+    gate.wait_log("not reloaded: ");
+
+    gate.tell(&["stop"]);
+    manager.hears("STOPPING=1");
+    gate.wait_end();
+}
