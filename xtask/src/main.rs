@@ -8,6 +8,7 @@ mod fuzz;
 mod lint;
 mod oldest;
 mod oracle;
+mod package;
 mod process;
 mod sandbox;
 mod setup;
@@ -38,6 +39,8 @@ enum Verb {
     Test(test::Options),
     /// Try the kernel half and the gate on the oldest kernel that is claimed, in an emulated machine
     Oldest(oldest::Options),
+    /// Make the Debian package; with --try, have it installed, upgraded and removed on an emulated Debian 12
+    Package(package::Options),
     /// Replay recorded screening scenarios against the gate
     Oracle(oracle::Options),
     /// Show the gate at work in a sandbox, with a real Postfix behind it
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Verb::Lint => lint::run(),
         Verb::Test(options) => test::run(&options),
         Verb::Oldest(options) => oldest::run(&options),
+        Verb::Package(options) => package::run(&options),
         Verb::Oracle(options) => oracle::run(&options),
         Verb::Demo(options) => demo::run(&options),
         Verb::Bench(options) => bench::run(&options),

@@ -20,15 +20,39 @@ const INIT: &str = include_str!("init.sh");
 const STORY: &str = include_str!("story.sh");
 
 /// What tests and story need of the kernel that is not built in.
-const MODULES: [&str; 6] = ["veth", "tun", "sch_ingress", "cls_bpf", "cls_u32", "sch_tbf"];
+pub(crate) const MODULES: [&str; 6] = ["veth", "tun", "sch_ingress", "cls_bpf", "cls_u32", "sch_tbf"];
 /// Programs that busybox has not, or not with the options that the tests use.
 const PROGRAMS: [&str; 5] = ["ip", "tc", "bpftool", "nsenter", "setpriv"];
 
+/// What a machine with a disk needs besides, in the order in which they need each other.
+pub(crate) const DISK_MODULES: [&str; 11] = [
+    "virtio_ring",
+    "virtio",
+    "virtio_pci_modern_dev",
+    "virtio_pci_legacy_dev",
+    "virtio_pci",
+    "virtio_blk",
+    "crc16",
+    "crc32c_generic",
+    "mbcache",
+    "jbd2",
+    "ext4",
+];
+
 /// A kernel that is unpacked.
-pub(super) struct Kernel {
-    pub(super) file: PathBuf,
-    pub(super) version: String,
+pub(crate) struct Kernel {
+    pub(crate) file: PathBuf,
+    pub(crate) version: String,
     modules: PathBuf,
+}
+
+impl Kernel {
+    /// The file of a module.
+    pub(crate) fn module(&self, name: &str) -> Result<PathBuf> {
+        let found = output(Command::new("find").arg(&self.modules).args(["-name", &format!("{name}.ko")]))?;
+        let found = found.lines().next().with_context(|| format!("the kernel has no module {name}"))?;
+        Ok(PathBuf::from(found))
+    }
 }
 
 /// The package of the kernel: the latest of its line that apt knows.
@@ -43,7 +67,7 @@ pub(super) fn package() -> Result<String> {
 }
 
 /// Fetches and unpacks the kernel, unless that was done before. Nothing of it is installed.
-pub(super) fn kernel(folder: &Path) -> Result<Kernel> {
+pub(crate) fn kernel(folder: &Path) -> Result<Kernel> {
     let package = package()?;
     let version = package.trim_start_matches("linux-image-").to_owned();
     let place = folder.join(&version);
@@ -52,7 +76,7 @@ pub(super) fn kernel(folder: &Path) -> Result<Kernel> {
         modules: place.join("lib/modules").join(&version),
         version,
     };
-    if kernel.file.is_file() {
+    if kernel.file.is_file() && MODULES.iter().chain(&DISK_MODULES).all(|module| kernel.module(module).is_ok()) {
         return Ok(kernel);
     }
     say(&format!("fetching {package}, to be unpacked in {}", folder.display()));
@@ -66,6 +90,9 @@ pub(super) fn kernel(folder: &Path) -> Result<Kernel> {
     let fetched = fetched.context("nothing was fetched")?.path();
     unpack(&fetched, &fresh)?;
     fs::remove_file(&fetched).context("can't remove the package")?;
+    if place.exists() {
+        fs::remove_dir_all(&place).context("can't remove what lacks a part")?;
+    }
     fs::rename(&fresh, &place).context("can't put the kernel in its place")?;
     Ok(kernel)
 }
@@ -82,7 +109,8 @@ fn unpack(package: &Path, into: &Path) -> Result<()> {
     let mut tar = Command::new("tar");
     // The folder holds for the patterns behind it only.
     tar.args(["-x", "-C"]).arg(into).args(["--wildcards", "./boot/vmlinuz-*"]);
-    run(tar.args(MODULES.map(|module| format!("*/{module}.ko"))).stdin(archive))?;
+    let modules = MODULES.iter().chain(&DISK_MODULES).map(|module| format!("*/{module}.ko"));
+    run(tar.args(modules).stdin(archive))?;
     if !reader.wait().context("lost dpkg-deb")?.success() {
         bail!("{} can't be read", package.display());
     }
@@ -110,9 +138,7 @@ pub(super) fn build(folder: &Path, kernel: &Kernel, tests: &Path, names: &[Strin
         libraries(file, &root)?;
     }
     for module in MODULES {
-        let name = format!("{module}.ko");
-        let found = output(Command::new("find").arg(&kernel.modules).args(["-name", &name]))?;
-        copy(Path::new(found.trim()), &root.join("modules").join(name))?;
+        copy(&kernel.module(module)?, &root.join("modules").join(format!("{module}.ko")))?;
     }
     // The tests leave what the verifier said in cargo's own folder.
     let kept = workspace::target().join("tmp");
@@ -126,10 +152,14 @@ pub(super) fn build(folder: &Path, kernel: &Kernel, tests: &Path, names: &[Strin
     let init = root.join("init");
     fs::write(&init, INIT).context("can't write the first program")?;
     run(Command::new("chmod").arg("755").arg(&init))?;
-    let image = folder.join("image.cpio");
+    pack(&root, &folder.join("image.cpio"))
+}
+
+/// Makes a kernel's first file system of what is in a folder.
+pub(crate) fn pack(root: &Path, image: &Path) -> Result<PathBuf> {
     let pack = "cd \"$0\" && find . | busybox cpio -o -H newc > \"$1\"";
-    output(Command::new("sh").args(["-c", pack]).arg(&root).arg(&image))?;
-    Ok(image)
+    output(Command::new("sh").args(["-c", pack]).arg(root).arg(image))?;
+    Ok(image.to_owned())
 }
 
 /// Copies the shared libraries that a program needs to where it looks for them.
@@ -144,7 +174,7 @@ fn libraries(program: &Path, root: &Path) -> Result<()> {
     Ok(())
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     let parent = to.parent().context("a file stands in a folder")?;
     fs::create_dir_all(parent).with_context(|| format!("can't make {}", parent.display()))?;
     fs::copy(from, to).map(drop).with_context(|| format!("can't copy {}", from.display()))

@@ -3,6 +3,8 @@
 //! What is there already is found by looking at files alone, so that a set-up machine loses no time.
 
 mod asleep;
+mod deb;
+pub(crate) mod debian;
 mod fuzz;
 mod haraka;
 mod mta;
@@ -39,6 +41,10 @@ pub(crate) enum Part {
     Fuzz,
     /// Boot another kernel.
     Emulation,
+    /// Make the Debian package.
+    Packaging,
+    /// Have a Debian to try it on.
+    Machine,
     /// Measure the kernel half beside other filters.
     Rivals,
     /// Measure the relay beside another proxy.
@@ -68,6 +74,10 @@ const PACKAGES: &[Package] = &[
     Package { part: Part::MailPrograms, names: &["npm"], present: || find("npm").is_some() },
     Package { part: Part::Emulation, names: &["qemu-system-x86"], present: || find("qemu-system-x86_64").is_some() },
     Package { part: Part::Emulation, names: &["busybox-static"], present: has_static_busybox },
+    Package { part: Part::Packaging, names: &["dpkg-dev"], present: || find("dpkg-shlibdeps").is_some() },
+    Package { part: Part::Packaging, names: &["systemd"], present: || find("systemd-analyze").is_some() },
+    Package { part: Part::Machine, names: &["debootstrap"], present: || find("debootstrap").is_some() },
+    Package { part: Part::Machine, names: &["e2fsprogs"], present: || find("mke2fs").is_some() },
     Package { part: Part::Rivals, names: &["nftables"], present: || find("nft").is_some() },
     Package { part: Part::Rivals, names: &["ipset"], present: || find("ipset").is_some() },
     Package { part: Part::Rivals, names: &["ethtool"], present: || find("ethtool").is_some() },
@@ -79,7 +89,15 @@ const BPF_TOOLCHAIN: &[&str] = &["rustc-web", "cargo-web", "libstd-rust-web-dev-
 
 /// Everything that a change has to pass; fuzzing and measurements fetch their own. Says what it found.
 pub(crate) fn everything() -> Result<ExitCode> {
-    ensure(&[Part::Build, Part::Lint, Part::Sandbox, Part::MailPrograms, Part::Redis, Part::Prometheus])?;
+    ensure(&[
+        Part::Build,
+        Part::Lint,
+        Part::Sandbox,
+        Part::MailPrograms,
+        Part::Redis,
+        Part::Prometheus,
+        Part::Packaging,
+    ])?;
     say("everything is there");
     Ok(ExitCode::SUCCESS)
 }
@@ -119,6 +137,12 @@ pub(crate) fn ensure(parts: &[Part]) -> Result<()> {
     }
     if parts.contains(&Part::Proxy) && find("haproxy").is_none() {
         asleep::install_asleep("haproxy")?;
+    }
+    if parts.contains(&Part::Packaging) {
+        deb::ensure()?;
+    }
+    if parts.contains(&Part::Machine) {
+        debian::ensure()?;
     }
     if parts.contains(&Part::Fuzz) {
         fuzz::ensure()?;
