@@ -36,6 +36,7 @@ mod real_clients;
 mod redis;
 mod refusal;
 mod relay;
+mod reload;
 mod repeat_offenders;
 mod replay;
 mod service_manager;

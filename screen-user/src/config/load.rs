@@ -2,13 +2,15 @@
 
 use std::path::Path;
 
-use super::{Config, Host, Problem, Problems, build, document::Document, problem::Place, values::Values};
+use super::{Config, Host, Problem, Problems, Settings, build, document::Document, problem::Place, values::Values};
 
 /// A configuration that can be run.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
+    /// What it says, key by key.
+    pub settings: Settings,
     /// What an operator should mend; table lines that are skipped, above all.
     pub warnings: Vec<Problem>,
     /// What this version does in another way than the configuration (or its default) says.
@@ -58,12 +60,13 @@ fn load_from(host: &Host, text: &str, path: &Path, overrides: &[(String, String)
     }
     let mut values = Values::new(&name, document, host);
     let config = build::config(&mut values, path.parent().unwrap_or(Path::new("")));
+    let settings = Settings::of(&values);
     let Values { mut problems, mut warnings, notices, .. } = values;
     problems.sort();
     problems.dedup();
     warnings.sort();
     match config {
-        Some(config) if problems.is_empty() => Ok(Loaded { config, warnings, notices }),
+        Some(config) if problems.is_empty() => Ok(Loaded { config, settings, warnings, notices }),
         _ => Err(Problems(problems)),
     }
 }

@@ -17,6 +17,7 @@ mod problem;
 mod redis;
 mod reference;
 mod reply_text;
+mod settings;
 mod values;
 
 #[cfg(test)]
@@ -46,6 +47,7 @@ pub use problem::{Place, Problem, Problems};
 pub use redis::{HostPort, Redis, RedisServers, RedisTls, Secret};
 pub use reference::{markdown, reference};
 pub use reply_text::{REPLY_TEXT, is_reply_text};
+pub use settings::Settings;
 
 /// A complete, checked configuration.
 #[derive(Debug, Clone)]

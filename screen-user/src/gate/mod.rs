@@ -1,6 +1,7 @@
 //! The running gate: what sessions, the control socket and the kernel half have in common.
 
 mod blocklists;
+mod changes;
 mod directory;
 mod dry_run;
 mod entries;
@@ -74,6 +75,8 @@ const PROXY_WAITS: u32 = 10_000;
 pub struct Gate {
     config: ArcSwap<Config>,
     source: run::Source,
+    /// The configuration in force, as it was read.
+    read: Mutex<changes::Read>,
     screen: Mutex<Screen>,
     lists: RwLock<RuntimeLists>,
     imported: RwLock<blocklists::Imported>,

@@ -18,8 +18,8 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::{io::AsyncReadExt as _, net::UnixStream, sync::watch, task::JoinHandle};
 
 use super::{
-    Counts, Gate, Phase, blocklists::Imported, directory::Directory, feed::Fed, history::History, measures::Reloads,
-    spf::Domains, tallies::Tallies, unix_now,
+    Counts, Gate, Phase, blocklists::Imported, changes::Read, directory::Directory, feed::Fed, history::History,
+    measures::Reloads, spf::Domains, tallies::Tallies, unix_now,
 };
 use crate::{
     access::runtime::RuntimeLists,
@@ -153,8 +153,9 @@ async fn serve(
 /// Everything that can fail, before the first client is touched. What the last run has learnt of clients has yet to be taken up.
 fn start(work: Work) -> Result<(Arc<Gate>, Kept), Failure> {
     let Work { loaded, host, source, mut notices, log, keeper, maps, finds_servers } = work;
-    let config = loaded.config;
+    let Loaded { config, settings, .. } = loaded;
     let tls = TlsServer::for_config(&config.tls, &host).map_err(Failure::usage)?.map(Arc::new);
+    let read = Read::of(settings, &config, &host.facts(), &source.path);
     let path = StateFile::within(&config.state_directory).path().to_owned();
     let hosts = Arc::new(Hosts::new(&config.cache.host));
     let opened = Store::open(&config.cache, keeper.store(path), Arc::clone(&hosts));
@@ -173,6 +174,7 @@ fn start(work: Work) -> Result<(Arc<Gate>, Kept), Failure> {
         dnsbl: ArcSwapOption::empty(),
         config: ArcSwap::from_pointee(config),
         source,
+        read: Mutex::new(read),
         lists: RwLock::new(RuntimeLists::default()),
         imported: RwLock::new(Imported::default()),
         directory: Directory::default(),

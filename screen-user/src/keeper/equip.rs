@@ -51,8 +51,8 @@ pub(super) fn equip(
     for listener in &post.metrics {
         hand(Handed::Metrics, listener.as_fd())?;
     }
-    if let Some(file) = Target::file(&post.config.log.target)? {
-        hand(Handed::Log, file.as_fd())?;
+    if let Some(log) = Target::descriptor(&post.config.log.target)? {
+        hand(Handed::Log, log.as_fd())?;
     }
     if let Some(maps) = maps {
         for (name, map) in maps.iter() {

@@ -38,8 +38,8 @@ pub struct Equipment {
     pub listeners: Vec<TcpListener>,
     /// The sockets that Prometheus asks.
     pub metrics: Vec<TcpListener>,
-    /// The log file, if the log goes to one.
-    pub log: Option<File>,
+    /// The log's file or socket, unless that is standard error.
+    pub log: Option<OwnedFd>,
     /// The kernel half's maps, if it runs.
     pub maps: Option<Maps>,
     /// Whether the mail server's listeners are known to it.
@@ -63,10 +63,10 @@ pub struct Keeper {
 /// A configuration that was read anew.
 #[derive(Debug)]
 pub struct Reread {
-    /// What it takes from the host.
-    pub host: Host,
-    /// The log file, opened again.
-    pub log: Option<File>,
+    /// What it takes from the host, or what is wrong with it.
+    pub host: Result<Host, Failure>,
+    /// The log file, opened again, whatever comes of the configuration.
+    pub log: Option<OwnedFd>,
 }
 
 impl Equipment {
@@ -111,7 +111,7 @@ struct Pile {
     control: Option<UnixListener>,
     listeners: Vec<TcpListener>,
     metrics: Vec<TcpListener>,
-    log: Option<File>,
+    log: Option<OwnedFd>,
     maps: Vec<(String, OwnedFd)>,
     facts: Facts,
 }
@@ -135,7 +135,7 @@ impl Pile {
             Handed::Control => self.control = Some(descriptor.into()),
             Handed::Listener => self.listeners.push(descriptor.into()),
             Handed::Metrics => self.metrics.push(descriptor.into()),
-            Handed::Log => self.log = Some(descriptor.into()),
+            Handed::Log => self.log = Some(descriptor),
             Handed::Map(name) => self.maps.push((name, descriptor)),
             Handed::File(path) => {
                 let mut contents = Vec::new();
@@ -219,7 +219,7 @@ impl Keeper {
     /// screener once it is [adopted](Keeper::adopt).
     ///
     /// # Errors
-    /// Something is wrong with it.
+    /// The keeper is gone.
     pub fn reload(&self) -> Result<Reread, Failure> {
         let channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
         let gone = |error: io::Error| Failure::unavailable(format!("the keeper does not answer: {error}"));
@@ -230,20 +230,24 @@ impl Keeper {
                 (ToScreener::Hand(handed), Some(descriptor)) => pile.add(handed, descriptor).map_err(gone)?,
                 (ToScreener::Reload { users }, None) => {
                     pile.facts.users = users;
-                    return Ok(Reread { host: Host::remembered(pile.facts), log: pile.log });
+                    return Ok(Reread { host: Ok(Host::remembered(pile.facts)), log: pile.log });
                 }
-                (ToScreener::Failed(reason), None) => return Err(reason.into()),
+                (ToScreener::Failed(reason), None) => return Ok(Reread { host: Err(reason.into()), log: pile.log }),
                 _ => return Err(gone(out_of_turn())),
             }
         }
     }
 
-    /// The configuration that was read last is in force.
+    /// The configuration that was read last is in force. Returns the log's file or socket, if anything is new about the log.
     ///
     /// # Errors
     /// The keeper is gone.
-    pub fn adopt(&self) -> Result<(), Failure> {
-        self.done(&ToKeeper::Adopt)
+    pub fn adopt(&self) -> Result<Option<OwnedFd>, Failure> {
+        self.ask(&ToKeeper::Adopt, |answer, descriptor| match (answer, descriptor) {
+            (ToScreener::Hand(Handed::Log), Some(descriptor)) => Some(Some(descriptor)),
+            (ToScreener::Done, None) => Some(None),
+            _ => None,
+        })
     }
 
     /// Says that reading the configuration has come to its end, well or not.

@@ -64,7 +64,7 @@ pub(super) enum Handed {
     Listener,
     /// A socket that Prometheus asks, listening.
     Metrics,
-    /// The log file.
+    /// The log's file or socket.
     Log,
     /// The cache file.
     Store,

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    os::unix::net::UnixListener,
+    os::{fd::OwnedFd, unix::net::UnixListener},
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -18,11 +18,24 @@ use crate::{
     config::{Config, Facts, Loaded},
     forward::probe,
     net::listener,
-    operate::{control, exit::Failure, log::Log},
+    operate::{
+        control,
+        exit::Failure,
+        log::{Log, Target},
+    },
 };
 
 /// How long the screener of a keeper that was killed may take to let go of its sockets.
 const LETTING_GO: Duration = Duration::from_secs(3);
+
+/// A configuration that was read again.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) config: Config,
+    pub(super) facts: Facts,
+    /// Where its log goes, opened, if anything is new about the log.
+    log: Option<OwnedFd>,
+}
 
 /// What one screener leaves to the next.
 #[derive(Debug)]
@@ -34,8 +47,8 @@ pub(super) struct Post {
     pub(super) config: Config,
     /// What it takes from the host.
     pub(super) facts: Facts,
-    /// The same of one that was read and is not in force yet.
-    pub(super) read: Option<(Config, Facts)>,
+    /// One that was read and is not in force yet.
+    pub(super) read: Option<Read>,
     pub(super) account: Option<Account>,
     pub(super) control: UnixListener,
     pub(super) listeners: Vec<TcpListener>,
@@ -94,18 +107,26 @@ impl Post {
     }
 
     /// Reads the configuration again; [`Post::adopt`] puts it in force, here and for the next screener.
-    pub(super) fn reread(&mut self) -> Result<&Facts, Failure> {
+    pub(super) fn reread(&mut self) -> Result<&Read, Failure> {
         let (loaded, facts) = self.source.read()?;
-        let (_, facts) = self.read.insert((loaded.config, facts));
-        Ok(facts)
+        let changes = loaded.config.log != self.config.log;
+        let opened = changes.then(|| Target::descriptor(&loaded.config.log.target)).transpose();
+        let log = opened.map_err(|error| Failure::of_system(&error))?.flatten();
+        Ok(self.read.insert(Read { config: loaded.config, facts, log }))
     }
 
-    /// What was read last is in force.
-    pub(super) fn adopt(&mut self) {
-        if let Some((config, facts)) = self.read.take() {
-            self.config = config;
-            self.facts = facts;
+    /// What was read last is in force. Returns where the log goes, if anything is new about it and it is not standard error.
+    pub(super) fn adopt(&mut self) -> Option<OwnedFd> {
+        let Read { config, facts, log } = self.read.take()?;
+        if config.log != self.config.log {
+            let own = log.as_ref().map(OwnedFd::try_clone).transpose();
+            if let Err(error) = own.and_then(|own| self.log.replace(&config.log, own)) {
+                self.log.warn(format!("the keeper's own log stays where it was: {error}"));
+            }
         }
+        self.config = config;
+        self.facts = facts;
+        log
     }
 }
 

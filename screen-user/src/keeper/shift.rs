@@ -3,7 +3,7 @@
 use std::{
     io::{self, Write as _},
     os::{
-        fd::{AsFd as _, BorrowedFd},
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
         unix::{net::UnixStream, process::ExitStatusExt as _},
     },
     path::Path,
@@ -34,8 +34,9 @@ use super::{
 };
 use crate::{
     cache::Disk as _,
+    config::LogTarget,
     journal::{self, Open as _, Segments},
-    kernel::{Installation, Maps},
+    kernel::{Installation, Maps, Plan},
     operate::{
         exit::{Failure, chain},
         log::Target,
@@ -262,8 +263,10 @@ impl Shift {
                 Err(failure) => ToScreener::Failed((&failure).into()),
             },
             ToKeeper::Adopt => {
-                post.adopt();
-                self.watch_lists(post.config.blocklists.directory.as_deref());
+                let log = self.adopt(post);
+                if let Some(log) = log {
+                    return self.send(&ToScreener::Hand(Handed::Log), Some(log.as_fd()));
+                }
                 ToScreener::Done
             }
             ToKeeper::Reloaded => {
@@ -385,18 +388,39 @@ impl Shift {
         });
     }
 
-    /// Hands over the configuration's files as they are now.
+    /// Hands over the configuration's files as they are now. The log file is opened again first, whatever is wrong with them.
     fn reload(&self, post: &mut Post) -> Result<ToScreener, Failure> {
         if self.ready {
             systemd::reloading();
         }
-        if let Some(file) = Target::file(&post.config.log.target).map_err(|error| Failure::of_system(&error))? {
-            self.channel.send(&ToScreener::Hand(Handed::Log), Some(file.as_fd())).map_err(Failure::unavailable)?;
-            post.log.replace(file);
+        if let LogTarget::File(_) = &post.config.log.target
+            && let Some(log) =
+                Target::descriptor(&post.config.log.target).map_err(|error| Failure::of_system(&error))?
+        {
+            self.channel.send(&ToScreener::Hand(Handed::Log), Some(log.as_fd())).map_err(Failure::unavailable)?;
+            post.log.replace(&post.config.log, Some(log)).map_err(|error| Failure::of_system(&error))?;
         }
-        let facts = post.reread()?;
-        hand_files(&self.channel, facts).map_err(Failure::unavailable)?;
-        Ok(ToScreener::Reload { users: facts.users.clone() })
+        let read = post.reread()?;
+        if let Some(installation) = &self.installation {
+            installation
+                .require_interfaces(&read.config.kernel.interfaces)
+                .map_err(|error| Failure::of_kernel(&error))?;
+        }
+        hand_files(&self.channel, &read.facts).map_err(Failure::unavailable)?;
+        Ok(ToScreener::Reload { users: read.facts.users.clone() })
+    }
+
+    /// Goes by what was read last. Returns where the log goes, if anything is new about it.
+    fn adopt(&mut self, post: &mut Post) -> Option<OwnedFd> {
+        let log = post.adopt();
+        self.watch_lists(post.config.blocklists.directory.as_deref());
+        if let Some(installation) = &self.installation {
+            match installation.reconfigure(&Plan::from_config(&post.config)) {
+                Ok(changed) => changed.iter().for_each(|change| post.log.info(format!("interface {change}"))),
+                Err(error) => post.log.warn(format!("interfaces: {}", chain(&error))),
+            }
+        }
+        log
     }
 }
 

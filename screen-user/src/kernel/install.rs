@@ -24,7 +24,7 @@ use super::{
     cgroup,
     former::{Former, KEPT, carry_over},
     host,
-    interfaces::{Interfaces, LinkChanges, is_gate},
+    interfaces::{self, Interfaces, LinkChanges, is_gate},
     lock,
     maps::{self, Maps},
     messages::Messages,
@@ -251,6 +251,27 @@ impl Installation {
     pub fn refresh_interfaces(&self) -> Result<Vec<String>, KernelError> {
         let mut programs = lock(&self.programs);
         lock(&self.interfaces).refresh(&mut programs, &self.pins)
+    }
+
+    /// Goes by which interfaces `plan` names and whether the gate replies, and attaches and takes off accordingly, as
+    /// [`Installation::refresh_interfaces`] does. All else of the plan that a gate at work can change is
+    /// [`super::Kernel::reconfigure`]'s.
+    ///
+    /// # Errors
+    ///
+    /// As [`Installation::refresh_interfaces`].
+    pub fn reconfigure(&self, plan: &Plan) -> Result<Vec<String>, KernelError> {
+        lock(&self.interfaces).reconfigure(plan);
+        self.refresh_interfaces()
+    }
+
+    /// Looks whether all these interfaces are there, in the network namespace of the start.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Missing`]: one is not. Or the interfaces can't be listed.
+    pub fn require_interfaces(&self, named: &[String]) -> Result<(), KernelError> {
+        interfaces::require(named)
     }
 
     /// Tells when interfaces have changed, from now on. Must be called within a tokio runtime, in the network namespace of the start.

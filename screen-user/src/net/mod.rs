@@ -2,6 +2,7 @@
 
 mod closing;
 mod driver;
+pub mod expiry;
 mod hand_over;
 mod io;
 mod keepalive;

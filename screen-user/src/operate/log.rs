@@ -6,11 +6,11 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
-    os::unix::net::UnixDatagram,
+    os::{fd::OwnedFd, unix::net::UnixDatagram},
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
         mpsc::{Receiver, Sender, TryRecvError, channel},
     },
     thread::JoinHandle,
@@ -64,6 +64,11 @@ struct Line {
     fields: Vec<(&'static str, String)>,
 }
 
+/// Where syslog daemons listen.
+const SYSLOG: &str = "/dev/log";
+/// Where the journal takes its own protocol.
+const JOURNALD: &str = "/run/systemd/journal/socket";
+
 /// Whose line it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
@@ -78,7 +83,9 @@ pub enum Part {
 pub struct Log {
     queue: Sender<Order>,
     backlog: Arc<Backlog>,
-    takes_fields: bool,
+    takes_fields: Arc<AtomicBool>,
+    /// The process that lines name.
+    pid: u32,
 }
 
 /// What the queue holds, and what found no room. A queue of fixed size would take the memory of all its places in time.
@@ -98,7 +105,7 @@ pub struct Writer {
 #[derive(Debug)]
 enum Order {
     Line(Line),
-    Replace(File),
+    Replace(Box<Sink>),
     Finish,
 }
 
@@ -108,13 +115,14 @@ impl Log {
     /// # Errors
     /// There is no thread for it.
     pub fn start(target: Target) -> io::Result<(Self, Writer)> {
-        let Target(sink) = target;
-        let takes_fields = matches!(sink, Sink::Datagram { journal: true, .. });
+        let Target(mut sink) = target;
+        let pid = sink.prefix().pid;
+        let takes_fields = Arc::new(AtomicBool::new(sink.takes_fields()));
         let (queue, orders) = channel();
         let backlog = Arc::new(Backlog::default());
         let shared = Arc::clone(&backlog);
         let thread = std::thread::Builder::new().name("log".into()).spawn(move || write_all(&orders, sink, &shared))?;
-        Ok((Self { queue: queue.clone(), backlog, takes_fields }, Writer { queue, thread }))
+        Ok((Self { queue: queue.clone(), backlog, takes_fields, pid }, Writer { queue, thread }))
     }
 
     /// Logs one line. Never blocks; a line for which there is no room is counted instead.
@@ -129,14 +137,14 @@ impl Log {
         text: impl Into<String>,
         fields: impl FnOnce() -> Vec<(&'static str, String)>,
     ) {
-        let fields = if self.takes_fields { fields() } else { Vec::new() };
+        let fields = if self.takes_fields.load(Ordering::Relaxed) { fields() } else { Vec::new() };
         self.send(Line { part: Part::Gate, severity, text: text.into(), fields });
     }
 
     /// Keeps what became of a session in the journal, with the whole record as a field. Other targets have the lines of the session, in
     /// postscreen's words, and get nothing.
     pub fn outcome(&self, outcome: &Outcome) {
-        if !self.takes_fields {
+        if !self.takes_fields.load(Ordering::Relaxed) {
             return;
         }
         let mut fields = vec![
@@ -176,10 +184,17 @@ impl Log {
         self.line(Severity::Warning, text);
     }
 
-    /// From now on lines go to `file` in place of the one before, if they go to a file: for log rotation.
-    pub fn replace(&self, file: File) {
+    /// From now on lines go where `log` says: elsewhere, or to the same file opened again, for log rotation. With the
+    /// [descriptor](Target::descriptor) of its target.
+    ///
+    /// # Errors
+    /// The descriptor is missing.
+    pub fn replace(&self, log: &config::Log, descriptor: Option<OwnedFd>) -> io::Result<()> {
+        let Target(sink) = Target::shared(log, self.pid, descriptor)?;
+        self.takes_fields.store(sink.takes_fields(), Ordering::Relaxed);
         // As with lines.
-        let _ = self.queue.send(Order::Replace(file));
+        let _ = self.queue.send(Order::Replace(Box::new(sink)));
+        Ok(())
     }
 }
 
@@ -215,7 +230,7 @@ fn write_all(orders: &Receiver<Order>, mut sink: Sink, backlog: &Backlog) {
                     sink.flush();
                 }
             }
-            Order::Replace(file) => sink.replace(file),
+            Order::Replace(opened) => sink.replace(*opened),
             Order::Finish => return sink.flush(),
         }
         let missing = backlog.left_out.swap(0, Ordering::Relaxed);
@@ -243,51 +258,50 @@ impl Target {
     /// # Errors
     /// It can't be opened; the message names it.
     pub fn open(log: &config::Log) -> io::Result<Self> {
-        Self::shared(log, std::process::id(), Self::file(&log.target)?)
+        Self::shared(log, std::process::id(), Self::descriptor(&log.target)?)
     }
 
-    /// The file of `target`, opened, if lines go to one.
+    /// The file or socket that lines to `target` go to, opened; `None` for standard error, which everybody has.
     ///
     /// # Errors
     /// It can't be opened; the message names it.
-    pub fn file(target: &LogTarget) -> io::Result<Option<File>> {
-        let file = match target {
-            LogTarget::File(path) => Some(append(path)?),
-            LogTarget::Stderr | LogTarget::Syslog | LogTarget::Journald => None,
-        };
-        Ok(file)
+    pub fn descriptor(target: &LogTarget) -> io::Result<Option<OwnedFd>> {
+        Ok(match target {
+            LogTarget::Stderr => None,
+            LogTarget::File(path) => Some(append(path)?.into()),
+            LogTarget::Syslog => Some(connected(SYSLOG)?.into()),
+            LogTarget::Journald => Some(connected(JOURNALD)?.into()),
+        })
     }
 
-    /// The log of another process, of which this one is a part: under its number, and with the file, if lines go to one, that it has opened.
+    /// The log of another process, of which this one is a part: under its number, and with the [descriptor](Target::descriptor) that it
+    /// has opened.
     ///
     /// # Errors
-    /// As [`Target::open`], or the file is missing.
-    pub fn shared(log: &config::Log, pid: u32, file: Option<File>) -> io::Result<Self> {
-        Sink::open(log, pid, file).map(Self)
+    /// The descriptor is missing.
+    pub fn shared(log: &config::Log, pid: u32, descriptor: Option<OwnedFd>) -> io::Result<Self> {
+        Sink::open(log, pid, descriptor).map(Self)
     }
 }
 
 impl Sink {
-    fn open(log: &config::Log, pid: u32, file: Option<File>) -> io::Result<Self> {
+    fn open(log: &config::Log, pid: u32, descriptor: Option<OwnedFd>) -> io::Result<Self> {
         let prefix = Prefix::new(pid, &log.name);
+        let opened = descriptor.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the log's target is not open"));
         Ok(match &log.target {
             // systemd says by this variable that standard error is the journal, which adds time, host and name by itself.
             LogTarget::Stderr => {
-                Self::Stderr { journal: std::env::var_os("JOURNAL_STREAM").is_some(), prefix, buffer: Vec::new() }
+                let journal = std::env::var_os("JOURNAL_STREAM").is_some();
+                Self::Stderr { journal, prefix, buffer: Vec::new() }
             }
-            LogTarget::File(path) => {
-                let missing = || io::Error::new(io::ErrorKind::NotFound, format!("{}: not open", path.display()));
-                Self::File { file: file.ok_or_else(missing)?, prefix, buffer: Vec::new() }
-            }
-            LogTarget::Syslog => Self::datagram("/dev/log", false, prefix)?,
-            LogTarget::Journald => Self::datagram("/run/systemd/journal/socket", true, prefix)?,
+            LogTarget::File(_) => Self::File { file: opened?.into(), prefix, buffer: Vec::new() },
+            LogTarget::Syslog => Self::Datagram { path: SYSLOG, socket: opened?.into(), journal: false, prefix },
+            LogTarget::Journald => Self::Datagram { path: JOURNALD, socket: opened?.into(), journal: true, prefix },
         })
     }
 
-    fn datagram(path: &'static str, journal: bool, prefix: Prefix) -> io::Result<Self> {
-        let socket = UnixDatagram::unbound()?;
-        socket.connect(path).map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))?;
-        Ok(Self::Datagram { path, socket, journal, prefix })
+    const fn takes_fields(&self) -> bool {
+        matches!(self, Self::Datagram { journal: true, .. })
     }
 
     fn write(&mut self, line: &Line) {
@@ -338,12 +352,24 @@ impl Sink {
         }
     }
 
-    fn replace(&mut self, opened: File) {
+    /// Goes on to another target. The time zone stays: a process without files can't look it up again.
+    fn replace(&mut self, mut opened: Self) {
         self.flush();
-        if let Self::File { file, .. } = self {
-            *file = opened;
+        std::mem::swap(&mut self.prefix().zone, &mut opened.prefix().zone);
+        *self = opened;
+    }
+
+    const fn prefix(&mut self) -> &mut Prefix {
+        match self {
+            Self::Stderr { prefix, .. } | Self::File { prefix, .. } | Self::Datagram { prefix, .. } => prefix,
         }
     }
+}
+
+fn connected(path: &'static str) -> io::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    socket.connect(path).map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))?;
+    Ok(socket)
 }
 
 /// Opens a log file, which is made if it is not there.
@@ -460,7 +486,7 @@ mod tests {
         let (log, writer) = Log::start(Target::open(&named("mxscreen", &path)).unwrap()).unwrap();
         let rotated = folder.path().join("log.1");
         std::fs::rename(&path, &rotated).unwrap();
-        log.replace(append(&path).unwrap());
+        log.replace(&named("mxscreen", &path), Some(append(&path).unwrap().into())).unwrap();
         log.info("after");
         writer.finish();
         assert!(std::fs::read_to_string(&path).unwrap().ends_with("after\n"));
@@ -483,16 +509,31 @@ mod tests {
     }
 
     #[test]
+    fn another_target_takes_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, two] = ["one", "two"].map(|name| folder.path().join(name));
+        let (log, writer) = Log::start(Target::open(&named("mxscreen", &one)).unwrap()).unwrap();
+        log.info("before");
+        log.replace(&named("other", &two), Some(append(&two).unwrap().into())).unwrap();
+        assert!(log.replace(&config::Log::to(LogTarget::Syslog), None).is_err());
+        log.info("after");
+        writer.finish();
+        let [first, second] = [one, two].map(|path| std::fs::read_to_string(path).unwrap());
+        assert!(first.ends_with("before\n") && second.ends_with("after\n"), "{first}{second}");
+        assert!(second.contains(&format!(" other[{}]: after", std::process::id())), "{second}");
+    }
+
+    #[test]
     fn a_stuck_writer_costs_lines_and_says_how_many() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let (queue, orders) = channel();
         let backlog = Arc::new(Backlog::default());
-        let log = Log { queue: queue.clone(), backlog: Arc::clone(&backlog), takes_fields: false };
+        let log = Log { queue: queue.clone(), backlog: Arc::clone(&backlog), takes_fields: Arc::default(), pid: 7 };
         for number in 0..QUEUE_LINES + 3 {
             log.info(number.to_string());
         }
-        log.replace(append(&path).unwrap());
+        log.replace(&named("mxscreen", &path), Some(append(&path).unwrap().into())).unwrap();
         queue.send(Order::Finish).unwrap();
         let Target(sink) = Target::open(&named("mxscreen", &path)).unwrap();
         write_all(&orders, sink, &backlog);

@@ -59,8 +59,13 @@ fn subcommand(page: &mut Roff, command: &Command, above: &str) {
     }
     let mut title = name;
     for argument in command.get_positionals() {
-        let value =
-            argument.get_value_names().into_iter().flatten().map(|name| name.as_str()).collect::<Vec<_>>().join(" ");
+        let value = argument
+            .get_value_names()
+            .into_iter()
+            .flatten()
+            .map(clap::builder::Str::as_str)
+            .collect::<Vec<_>>()
+            .join(" ");
         title.push_str(&if argument.is_required_set() { format!(" {value}") } else { format!(" [{value}]") });
     }
     page.control("SS", [title.as_str()]);
@@ -71,7 +76,7 @@ fn subcommand(page: &mut Roff, command: &Command, above: &str) {
 
 fn options<'a>(page: &mut Roff, arguments: impl Iterator<Item = &'a Arg>) {
     for argument in arguments.filter(|argument| !argument.is_hide_set() && !is_usual(argument)) {
-        let values = argument.get_value_names().into_iter().flatten().map(|name| name.as_str());
+        let values = argument.get_value_names().into_iter().flatten().map(clap::builder::Str::as_str);
         let values: Vec<&str> = values.filter(|_| argument.get_action().takes_values()).collect();
         let mut head = Vec::<Inline>::new();
         if let Some(long) = argument.get_long() {
@@ -82,7 +87,7 @@ fn options<'a>(page: &mut Roff, arguments: impl Iterator<Item = &'a Arg>) {
         page.control("TP", []);
         page.text(head);
         let mut text =
-            format!("{}.", argument.get_help().map(|help| help.to_string()).unwrap_or_default().trim_end_matches('.'));
+            format!("{}.", argument.get_help().map(ToString::to_string).unwrap_or_default().trim_end_matches('.'));
         let words: Vec<String> = argument
             .get_possible_values()
             .iter()

@@ -163,8 +163,8 @@ impl Watched {
                 }
                 Effect::Replay(envelope) => {
                     assert!(!self.barred && !self.forwards && !self.replays, "handed over, and must not be");
-                    let lines = [&envelope.mail, &envelope.rcpt].into_iter().chain(&envelope.hello);
-                    assert!(lines.into_iter().all(|line| !line.contains(&b'\n')), "two lines in one: {envelope:?}");
+                    let mut lines = [&envelope.hello, &envelope.mail, &envelope.rcpt].into_iter().flatten();
+                    assert!(lines.all(|line| !line.contains(&b'\n')), "two lines in one: {envelope:?}");
                     assert!(envelope.behind.len() <= READ_LIMIT);
                     self.replays = true;
                 }

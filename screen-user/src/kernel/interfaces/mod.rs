@@ -65,6 +65,8 @@ struct Gated {
     interface: Interface,
     /// Where the link is pinned, if the gate is attached.
     pin: Option<String>,
+    /// Whether another way may be the best one by now.
+    outdated: bool,
 }
 
 impl Interfaces {
@@ -72,10 +74,22 @@ impl Interfaces {
         Self {
             named: plan.interfaces.clone(),
             wanted: plan.xdp,
-            replies: [plan.deny_reply, plan.limit_reply].contains(&KernelReply::Reject),
+            replies: replies(plan),
             present: BTreeMap::new(),
             mute,
             released: false,
+        }
+    }
+
+    /// Takes over from `plan` which interfaces are named and whether the gate is to send replies; what follows is for the next
+    /// [`Interfaces::refresh`].
+    pub(super) fn reconfigure(&mut self, plan: &Plan) {
+        self.named.clone_from(&plan.interfaces);
+        if self.replies != replies(plan) {
+            self.replies = !self.replies;
+            // Only there does the best way depend on it.
+            let depends = |gated: &&mut Gated| reason::is_mute(&gated.link);
+            self.present.values_mut().filter(depends).for_each(|gated| gated.outdated = true);
         }
     }
 
@@ -91,10 +105,7 @@ impl Interfaces {
         let ours: BTreeSet<&String> = self.present.values().filter_map(|gated| gated.pin.as_ref()).collect();
         pins.release(|name| is_gate(name) && !ours.contains(&name.to_owned()));
         if let Some(missing) = self.missing().next() {
-            return Err(KernelError::Missing {
-                what: format!("there is no interface {missing}"),
-                remedy: "`ip link` shows those there are; see kernel.interfaces".to_owned(),
-            });
+            return Err(not_there(missing));
         }
         if self.wanted == XdpMode::Auto {
             return Ok(());
@@ -140,7 +151,10 @@ impl Interfaces {
         }
         for (index, link) in there {
             if let Some(gated) = self.present.get_mut(&index) {
-                if gated.holds(pins) && (gated.link.same_conditions(&link) || gated.interface.steps.is_empty()) {
+                if !gated.outdated
+                    && gated.holds(pins)
+                    && (gated.link.same_conditions(&link) || gated.interface.steps.is_empty())
+                {
                     gated.interface.name.clone_from(&link.name);
                     if let Some(mode) = gated.interface.mode {
                         let is_mute = is_mute(mode, &link);
@@ -248,7 +262,7 @@ impl Interfaces {
                 Ok(pin) => {
                     let silent = self.replies && !replies;
                     let interface = Interface { name: link.name.clone(), mode: Some(mode), replies, silent, steps };
-                    return Ok(Gated { link, interface, pin: Some(pin) });
+                    return Ok(Gated { link, interface, pin: Some(pin), outdated: false });
                 }
                 Err(Refusal::Refused(error, complaint)) => {
                     tracing::debug!("{}: {mode}: {error}", link.name);
@@ -258,7 +272,7 @@ impl Interfaces {
             }
         }
         let interface = Interface { name: link.name.clone(), mode: None, replies: false, silent: false, steps };
-        Ok(Gated { link, interface, pin: None })
+        Ok(Gated { link, interface, pin: None, outdated: false })
     }
 
     /// Tells the programs whether they may reply over the interface with this index.
@@ -305,6 +319,25 @@ impl Link {
     fn same_conditions(&self, other: &Self) -> bool {
         (self.mtu, self.ethernet, &self.programs) == (other.mtu, other.ethernet, &other.programs)
     }
+}
+
+/// Looks whether all these interfaces are there.
+pub(super) fn require(named: &[String]) -> Result<(), KernelError> {
+    let there = rtnetlink::links().map_err(|error| KernelError::system("list the interfaces", error))?;
+    let is_there = |name: &&String| there.iter().any(|link| link.name == **name);
+    named.iter().find(|name| !is_there(name)).map_or(Ok(()), |missing| Err(not_there(missing)))
+}
+
+fn not_there(name: &str) -> KernelError {
+    KernelError::Missing {
+        what: format!("there is no interface {name}"),
+        remedy: "`ip link` shows those there are; see kernel.interfaces".to_owned(),
+    }
+}
+
+/// Whether anybody is to hear that it is turned away.
+fn replies(plan: &Plan) -> bool {
+    [plan.deny_reply, plan.limit_reply].contains(&KernelReply::Reject)
 }
 
 /// The ways to attach, the best one first.
