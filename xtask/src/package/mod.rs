@@ -37,7 +37,7 @@ pub(crate) struct Options {
 }
 
 /// Why it can't be tried on this machine, if it can't.
-pub(crate) fn obstacle() -> Option<String> {
+fn obstacle() -> Option<String> {
     if !process::can_become_root() {
         return Some("installing a Debian to try it on needs root".to_owned());
     }
@@ -52,19 +52,24 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     setup::ensure(&[setup::Part::Packaging])?;
     build::release()?;
     let version = env!("CARGO_PKG_VERSION");
+    // Before the other one, which takes the place of what is in the packages' folder.
+    let next = options.try_it.then(|| next_of(version)).transpose()?;
     let package = make(version)?;
     say(&format!("made {}", package.display()));
-    if !options.try_it {
-        return Ok(ExitCode::SUCCESS);
-    }
+    let Some(next) = next else { return Ok(ExitCode::SUCCESS) };
     if let Some(obstacle) = obstacle() {
         bail!("{obstacle}");
     }
     check_unit()?;
-    let next = make(&format!("{version}+next"))?;
-    let passed = machine::play(&package, &next);
-    fs::remove_file(&next).context("can't remove the package of the next version")?;
-    Ok(if passed? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if machine::play(&package, &next)? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The same program as a later version, to upgrade to.
+fn next_of(version: &str) -> Result<PathBuf> {
+    let package = make(&format!("{version}+next"))?;
+    let aside = workspace::target().join("release/package/next.deb");
+    fs::rename(&package, &aside).context("can't put the package of the next version aside")?;
+    Ok(aside)
 }
 
 /// Packs what is built, as this version; returns the package's file.
