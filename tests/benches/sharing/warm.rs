@@ -16,7 +16,7 @@ use super::{URLS, records, table::Table};
 
 const RECORDS: u32 = 1_000_000;
 
-/// How long Redis or a gate may take to be told of all records.
+/// How long Redis, a gate or its file may take to be told of all records.
 const TELLING_LIMIT: Duration = Duration::from_secs(180);
 
 pub(crate) fn measure(rounds: u16, table: &mut Table) {
@@ -59,7 +59,9 @@ pub(crate) fn measure(rounds: u16, table: &mut Table) {
         table.add(start, "from Redis", heard.begun.elapsed().as_secs_f64(), "s");
         table.add(own, "from Redis", heard.cpu(), "s");
         table.add(of_redis, "from Redis", cpu_of(&redis) - before, "s");
-        heard.gate.wait_written();
+        wait_for("the cache is written", TELLING_LIMIT, || {
+            (heard.gate.ask(&["status"])["cache"]["store"]["pending"] == 0).then_some(())
+        });
         assert_eq!(heard.gate.ask(&["status"])["cache"]["store"]["lost"], 0);
         heard.gate.stop();
         let both = begin(new, new.settings().clone());
