@@ -167,7 +167,7 @@ impl Gate {
             took: took.map(|(verdict, took)| (words(verdict), took)).collect(),
             backends: self.pool.report(),
             lists: self.entries_in_force(),
-            store: self.store.status(),
+            store: self.store_status(),
             loading: self.loading().is_some(),
             zones: self.dnsbl.load().as_ref().map(|dnsbl| dnsbl.stats()).unwrap_or_default(),
             redis: self.redis_measures(),

@@ -88,8 +88,7 @@ pub struct Gate {
     dnsbl: ArcSwapOption<Dnsbl>,
     tls: ArcSwapOption<TlsServer>,
     store: Store,
-    /// Records that have been taken up so far, until all are.
-    loading: Mutex<Option<u64>>,
+    warming: Mutex<warm::Warming>,
     /// To other edge hosts, once it is begun.
     link: OnceLock<Link<RedisRegisters, Self>>,
     sharing_stops: watch::Sender<bool>,

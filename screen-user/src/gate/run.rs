@@ -183,7 +183,7 @@ fn start(work: Work) -> Result<(Arc<Gate>, Kept), Failure> {
         domains: Mutex::new(Domains::default()),
         tls: ArcSwapOption::from(tls),
         store: opened.store,
-        loading: Mutex::new(Some(0)),
+        warming: Mutex::default(),
         link: OnceLock::new(),
         sharing_stops: watch::Sender::new(false),
         clock: screen.clock(),

@@ -105,7 +105,7 @@ impl Gate {
                 let changed_to = screen.learn(client, theirs);
                 if let Some(record) = changed_to {
                     // While the screen is locked: what a session learns next is queued after this.
-                    self.store.remember(client, record);
+                    self.store_heard(client, record);
                     changed.push((client, record));
                 }
                 let ours = changed_to.or_else(|| screen.record(client));
@@ -186,7 +186,9 @@ impl Knowledge for Gate {
         let runs = items.chunk_by(|one, next| is_record(one) && is_record(next)).flat_map(|run| run.chunks(BATCH));
         let learnt = runs.flat_map(|run| match run {
             [(Key::Record(_), _), ..] => {
-                self.store.make_room(run.len());
+                if self.loading().is_none() {
+                    self.store.make_room(run.len());
+                }
                 self.learn_records(run)
             }
             _ => run.iter().map(|(key, item)| self.learn_one(key, item)).collect(),

@@ -240,7 +240,7 @@ impl Gate {
                 "spf": self.spf_status(),
             },
             "journal": self.journal.status(),
-            "cache": { "backend": backend_name(&config.cache.backend), "store": self.store.status(), "loading": self.loading(), "redis": self.link_status() },
+            "cache": { "backend": backend_name(&config.cache.backend), "store": self.store_status(), "loading": self.loading(), "redis": self.link_status() },
             "kernel": match &self.kernel {
                 Some(kernel) => kernel_status(kernel, self.keeper.describe()),
                 None => json!({ "running": false, "mode": "user space only" }),

@@ -2,15 +2,18 @@
 //!
 //! Lists and run-time entries are in force before: nobody who is denied gets in by it. After a former gate the passes that it has
 //! given are in the kernel's table from the start.
+//!
+//! What other hosts know goes to RAM and to the kernel at once, and to the store after the gate is ready: a file is slower than Redis by
+//! far, and whoever is stopped before hears the same again.
 
 use std::{
-    sync::{Arc, PoisonError},
+    sync::{Arc, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use super::{Gate, Phase, unix_now};
+use super::{Gate, Phase, feed::BATCH, unix_now};
 use crate::{
-    cache::{Kept, Store},
+    cache::{Kept, Store, StoreStatus},
     screen::{
         Screen,
         record::{Client, Record},
@@ -22,6 +25,21 @@ const SURVEY_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long the gate may take to learn what other hosts know before it is ready without that.
 const SYNC_LIMIT: Duration = Duration::from_secs(30);
+
+/// How far the start has come.
+#[derive(Debug)]
+pub(super) struct Warming {
+    /// Records that have been taken up so far, until all are.
+    taken_up: Option<u64>,
+    /// Clients whose records the store lacks.
+    owed: Vec<Client>,
+}
+
+impl Default for Warming {
+    fn default() -> Self {
+        Self { taken_up: Some(0), owed: Vec::new() }
+    }
+}
 
 impl Gate {
     /// Makes the gate ready, and says so when everything is in. Ends early when the gate does.
@@ -40,16 +58,62 @@ impl Gate {
         if self.while_running(self.hear_others()).await.is_none() {
             return;
         }
-        *self.loading.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.warming().taken_up = None;
         let keeper = self.keeper.clone();
         // A keeper that is gone tells nobody.
         let _ = tokio::task::spawn_blocking(move || keeper.ready()).await;
         self.log.info("ready");
+        let _ = tokio::task::spawn_blocking(move || self.store_owed()).await;
+    }
+
+    fn warming(&self) -> MutexGuard<'_, Warming> {
+        self.warming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many records have been taken up so far; `None` when the gate is ready.
     pub(super) fn loading(&self) -> Option<u64> {
-        *self.loading.lock().unwrap_or_else(PoisonError::into_inner)
+        self.warming().taken_up
+    }
+
+    /// How the store does, with what it is owed.
+    pub(super) fn store_status(&self) -> StoreStatus {
+        // In this order: what is stored between the two is counted twice, and not left out.
+        let owed = self.warming().owed.len();
+        let mut status = self.store.status();
+        status.pending += owed;
+        status
+    }
+
+    /// Has the store keep what another host has found of a client; during the start, afterwards. The caller holds the screen, so that
+    /// what a session learns next comes later.
+    pub(super) fn store_heard(&self, client: Client, record: Record) {
+        let mut warming = self.warming();
+        if warming.taken_up.is_some() {
+            warming.owed.push(client);
+        } else {
+            self.store.remember(client, record);
+        }
+    }
+
+    /// Has the store keep what it is owed, as fast as its file takes it. Blocks.
+    fn store_owed(&self) {
+        while *self.phase.borrow() == Phase::Running {
+            self.store.make_room(BATCH);
+            let screen = self.screen();
+            let mut warming = self.warming();
+            let rest = warming.owed.len().saturating_sub(BATCH);
+            let some = warming.owed.split_off(rest);
+            if some.is_empty() {
+                warming.owed = Vec::new();
+                return;
+            }
+            for client in some {
+                // One that is gone by now has left the store as well.
+                if let Some(record) = screen.record(client) {
+                    self.store.remember(client, record);
+                }
+            }
+        }
     }
 
     /// What `work` gives, unless the gate stops before.
@@ -91,7 +155,7 @@ impl Gate {
     fn take_up_records(&self, records: &[(Client, Record)]) {
         let known = take_up(&mut self.screen(), &self.store, records, unix_now());
         self.feed_records(&known);
-        if let Some(count) = self.loading.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        if let Some(count) = self.warming().taken_up.as_mut() {
             *count += records.len() as u64;
         }
     }

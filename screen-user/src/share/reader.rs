@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     time::{Instant, sleep},
 };
 
@@ -141,28 +141,36 @@ impl<R: Registers, K: Knowledge> Reader<R, K> {
         let Some((_, lane)) = self.shared.lane(self.number) else { return Ok(()) };
         lane.settle(Instant::now());
         let mut seen = Seen::default();
-        let mut page = registers.keys(None).await?;
-        let mut items = Vec::new();
-        loop {
-            let next = page.next.take();
-            // While one page is learnt, the states of the next one are on their way, and the keys of the one after.
-            let (following, states, ()) = tokio::join!(
-                async {
-                    match &next {
-                        Some(next) => registers.keys(Some(next)).await.map(Some),
-                        None => Ok(None),
-                    }
-                },
-                registers.fetch(&page.keys),
-                self.compare(registers, items, &mut seen),
-            );
-            items = page.keys.into_iter().zip(states?).filter_map(|(key, item)| Some((key, item?))).collect();
-            match following? {
-                Some(following) => page = following,
-                None => break,
+        let (listed, mut to_fetch) = mpsc::channel::<Vec<Key>>(1);
+        let (fetched, mut to_compare) = mpsc::channel::<Vec<(Key, Item)>>(1);
+        // While one page is learnt, the states of the next one are on their way, and the keys of the one after: none waits for another.
+        let list = async move {
+            let mut from = None;
+            loop {
+                let page = registers.keys(from.as_deref()).await?;
+                from = page.next;
+                if listed.send(page.keys).await.is_err() || from.is_none() {
+                    return Ok(());
+                }
             }
-        }
-        self.compare(registers, items, &mut seen).await;
+        };
+        let fetch = async move {
+            while let Some(keys) = to_fetch.recv().await {
+                let states = registers.fetch(&keys).await?;
+                let items = keys.into_iter().zip(states).filter_map(|(key, item)| Some((key, item?))).collect();
+                if fetched.send(items).await.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        let compare = async {
+            while let Some(items) = to_compare.recv().await {
+                self.compare(registers, items, &mut seen).await;
+            }
+            Ok(())
+        };
+        tokio::try_join!(list, fetch, compare)?;
         let shards = registers.shards().to_vec();
         let knowledge = Arc::clone(&self.shared.knowledge);
         let missing = move || knowledge.keys(&|key| !seen.has(key) && shards.contains(&key.shard()));

@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 use screen_tests::{
-    fleet::Fleet,
+    fleet::{Edge, Fleet},
     redis::{PORT, Redis},
 };
 
@@ -31,6 +31,31 @@ fn a_new_gate_is_warm_before_it_is_ready() {
         fleet.edges[2].assert_steers(ip(client));
     }
     fleet.edges[2].assert_refuses(ip(DENIED));
+}
+
+#[test]
+fn what_a_new_gate_has_heard_is_kept_there_too() {
+    let Some(mut fleet) = Fleet::new(2, URLS) else { return };
+    let redis = Redis::start(&fleet.backplane, PORT, &[]);
+    fleet.edges[0].start();
+    fleet.edges[0].wait_synced();
+    for client in CLIENTS {
+        fleet.edges[0].tests(ip(client));
+    }
+    fleet.edges[0].stop();
+    fleet.edges[1].start();
+    let status = |edge: &Edge| edge.gate().ask(&["status"])["cache"]["store"].clone();
+    fleet.edges[1].gate().wait("it is in the file", || {
+        let store = status(&fleet.edges[1]);
+        store["pending"] == 0 && store["written"].as_u64().is_some_and(|written| written >= CLIENTS.len() as u64)
+    });
+    fleet.edges[1].stop();
+    drop(redis);
+
+    fleet.edges[1].start();
+    for client in CLIENTS {
+        assert!(fleet.edges[1].has_passed(ip(client)));
+    }
 }
 
 #[test]
