@@ -38,5 +38,6 @@ pub mod scrape;
 pub mod server;
 pub mod smtp;
 pub mod stage;
+pub mod tmux;
 pub mod wait;
 pub mod wire;

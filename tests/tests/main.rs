@@ -48,6 +48,7 @@ mod startup;
 mod steering;
 mod syn_evidence;
 mod tls;
+mod top;
 mod upgrade;
 mod warm_start;
 mod what_if;

@@ -95,6 +95,7 @@ impl Gate {
             (policy.log_style, policy.dry_run)
         };
         let (client, server) = (event.client, event.server);
+        self.note_kernel_event(event);
         self.keep_kernel_event(event);
         let line = match event.reason {
             // In a dry run its connection makes the line: with the mail server, or with the screener.

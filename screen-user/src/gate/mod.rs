@@ -1,6 +1,8 @@
 //! The running gate: what sessions, the control socket and the kernel half have in common.
 
+mod activity;
 mod blocklists;
+mod busiest;
 mod changes;
 mod directory;
 mod dry_run;
@@ -102,6 +104,7 @@ pub struct Gate {
     tallies: tallies::Tallies,
     reloads: Mutex<Reloads>,
     history: history::History,
+    activity: activity::Activity,
     journal: Journal,
     traffic: Traffic,
     pool: Arc<Pool>,
@@ -247,6 +250,7 @@ impl Gate {
         if let Some(found) = outcome.found.take() {
             self.journal.keep(&Entry::of_session(&outcome, *found));
         }
+        self.note_outcome(&outcome);
         self.history.add(outcome);
     }
 

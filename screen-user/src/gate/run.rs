@@ -18,8 +18,8 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::{io::AsyncReadExt as _, net::UnixStream, sync::watch, task::JoinHandle};
 
 use super::{
-    Counts, Gate, Phase, blocklists::Imported, changes::Read, directory::Directory, feed::Fed, history::History,
-    measures::Reloads, spf::Domains, tallies::Tallies, unix_now,
+    Counts, Gate, Phase, activity::Activity, blocklists::Imported, changes::Read, directory::Directory, feed::Fed,
+    history::History, measures::Reloads, spf::Domains, tallies::Tallies, unix_now,
 };
 use crate::{
     access::runtime::RuntimeLists,
@@ -197,6 +197,7 @@ fn start(work: Work) -> Result<(Arc<Gate>, Kept), Failure> {
         tallies: Tallies::default(),
         reloads: Mutex::new(Reloads::begin(unix_now())),
         history: History::default(),
+        activity: Activity::default(),
         journal,
         traffic: Traffic::default(),
         pool,

@@ -40,6 +40,11 @@ impl Gate {
                 let gate = Arc::clone(self);
                 tokio::task::spawn_blocking(move || gate.status()).await.map_err(Failure::bug)
             }
+            Request::Top => {
+                let gate = Arc::clone(self);
+                let snapshot = tokio::task::spawn_blocking(move || gate.snapshot()).await.map_err(Failure::bug)?;
+                serde_json::to_value(snapshot).map_err(Failure::bug)
+            }
             Request::Explain { address } => Ok(self.explain(address.to_canonical())),
             Request::Deny(entry) => self.kept(move |gate| gate.deny(entry)).await,
             Request::Allow(entry) => self.kept(move |gate| gate.allow(entry)).await,

@@ -76,6 +76,7 @@ impl Driver {
     /// Opens the session of the client behind `stream`: the first decisions fall here, so that clients are counted and judged in the
     /// order in which they came.
     pub(super) fn open(gate: Arc<Gate>, stream: TcpStream, endpoints: Endpoints, syn: Option<Syn>) -> Self {
+        gate.note_arrival(endpoints.client.ip());
         let stood = gate.stood(endpoints.client.ip());
         let standing = stood.standing();
         let (session, effects) = gate.screen().open_for(endpoints, standing, || stood.named(), gate.now());

@@ -39,6 +39,8 @@ pub enum Command {
     Check(RunArgs),
     /// Show queues, tests, cache, kernel attachment and DNSBL zones of a running gate
     Status(StatusArgs),
+    /// Show rates, verdicts and the busiest clients of a running gate, live
+    Top(TopArgs),
     /// Show all that is known of one client, and what would happen to it now
     Explain(ExplainArgs),
     /// Judge the sessions of the last days by another configuration: who would change sides
@@ -102,6 +104,14 @@ pub struct StatusArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `mxscreen top`.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Between two looks at the gate
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "1s")]
+    pub interval: Duration,
 }
 
 /// `mxscreen explain`.

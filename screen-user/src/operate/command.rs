@@ -14,7 +14,7 @@ use super::{
     exit::{Code, Failure},
     explain, manual,
     request::{self, Entry, Request},
-    table, upgrade, what_if,
+    table, top, upgrade, what_if,
 };
 use crate::{
     config::{self, Host},
@@ -35,6 +35,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         }
         Command::Check(arguments) => check(&arguments.config, &overrides(&arguments, cli.control.as_deref())),
         Command::Status(arguments) => status(&gate, &arguments),
+        Command::Top(arguments) => top::run(&gate, arguments.interval),
         Command::Explain(arguments) => explain::run(&gate, &arguments),
         Command::WhatIf(arguments) => what_if::run(&arguments),
         Command::Deny(arguments) => entry(&gate, &arguments, Request::Deny),

@@ -1,6 +1,6 @@
 //! `mxscreen explain`: what the gate knows of one client, and what the journal has of it.
 
-use std::{collections::VecDeque, fmt::Write as _, path::Path};
+use std::{collections::VecDeque, fmt::Write as _, net::IpAddr, path::Path};
 
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -29,7 +29,20 @@ const SHOWN: usize = 20;
 /// # Errors
 /// No gate answers.
 pub(super) fn run(gate: &Path, arguments: &ExplainArgs) -> Result<(), Failure> {
-    let mut answer = request::ask(gate, &Request::Explain { address: arguments.address })?;
+    let (answer, past) = known(gate, arguments.address)?;
+    if arguments.json { print_json(&answer) } else { print(&text(&answer, &past)) }
+}
+
+/// What `mxscreen explain` prints of a client.
+///
+/// # Errors
+/// No gate answers.
+pub(super) fn shown(gate: &Path, address: IpAddr) -> Result<String, Failure> {
+    known(gate, address).map(|(answer, past)| text(&answer, &past))
+}
+
+fn known(gate: &Path, address: IpAddr) -> Result<(Value, Past), Failure> {
+    let mut answer = request::ask(gate, &Request::Explain { address })?;
     let folder = answer.get("journal").and_then(Value::as_str).map(str::to_owned);
     let client: Option<IpNet> = answer.get("client").and_then(Value::as_str).and_then(|net| net.parse().ok());
     let past = match (folder, client) {
@@ -39,7 +52,7 @@ pub(super) fn run(gate: &Path, arguments: &ExplainArgs) -> Result<(), Failure> {
     if let Some(fields) = answer.as_object_mut() {
         fields.insert("past".to_owned(), past.json());
     }
-    if arguments.json { print_json(&answer) } else { print(&text(&answer, &past)) }
+    Ok((answer, past))
 }
 
 /// What the journal has of a client.

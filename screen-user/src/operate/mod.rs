@@ -12,6 +12,7 @@ mod manual;
 pub mod metrics;
 pub mod request;
 pub mod table;
+pub mod top;
 pub mod trace;
 mod upgrade;
 pub mod what_if;

@@ -29,6 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub enum Request {
     /// Everything `status` shows.
     Status,
+    /// What `top` shows: a [`super::top::snapshot::Snapshot`].
+    Top,
     /// Everything known of one client.
     Explain {
         /// The client.
@@ -196,6 +198,14 @@ impl Answer {
 /// # Errors
 /// No gate listens there (exit 69), this user may not talk to it (77), or it refused (its own code).
 pub fn ask(control: &Path, request: &Request) -> Result<Value, Failure> {
+    ask_within(control, request, PATIENCE)
+}
+
+/// As [`ask`], of one who waits for `patience` only.
+///
+/// # Errors
+/// As there.
+pub fn ask_within(control: &Path, request: &Request, patience: Duration) -> Result<Value, Failure> {
     let failed = |error: &io::Error| {
         let path = control.display();
         if error.kind() == io::ErrorKind::PermissionDenied {
@@ -205,7 +215,7 @@ pub fn ask(control: &Path, request: &Request) -> Result<Value, Failure> {
         }
     };
     let mut stream = UnixStream::connect(control).map_err(|error| failed(&error))?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(|error| failed(&error))?;
+    stream.set_read_timeout(Some(patience)).map_err(|error| failed(&error))?;
     let mut line = serde_json::to_string(request).map_err(Failure::bug)?;
     line.push('\n');
     stream.write_all(line.as_bytes()).map_err(|error| failed(&error))?;

@@ -65,6 +65,7 @@ const PACKAGES: &[Package] = &[
     Package { part: Part::Sandbox, names: &["python3"], present: || find("python3").is_some() },
     Package { part: Part::Sandbox, names: &["iproute2"], present: || find("ip").is_some() },
     Package { part: Part::Sandbox, names: &["ethtool"], present: || find("ethtool").is_some() },
+    Package { part: Part::Sandbox, names: &["tmux"], present: || find("tmux").is_some() },
     Package { part: Part::Sandbox, names: &["util-linux"], present: || find("nsenter").is_some() },
     Package { part: Part::Sandbox, names: &["openssl"], present: || find("openssl").is_some() },
     Package { part: Part::Sandbox, names: &["bpftool", "linux-tools-generic"], present: || find("bpftool").is_some() },
