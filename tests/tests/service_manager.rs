@@ -3,6 +3,7 @@
 use std::{
     fs::{self, Permissions},
     os::unix::{fs::PermissionsExt as _, net::UnixDatagram},
+    time::Duration,
 };
 
 use nix::sys::signal::Signal;
@@ -16,8 +17,8 @@ use screen_tests::{
 struct Manager(UnixDatagram);
 
 impl Manager {
-    /// Listens, and has the gate started as a service manager would that watches it.
-    fn of(net: &Net, settings: Settings) -> (Self, Settings) {
+    /// Listens, and has the gate started as a service manager would that watches it, with this patience.
+    fn of(net: &Net, settings: Settings, patience: Duration) -> (Self, Settings) {
         let path = net.directory().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_nonblocking(true).unwrap();
@@ -25,8 +26,9 @@ impl Manager {
         let real = program.with_extension("real");
         fs::rename(&program, &real).unwrap();
         let script = format!(
-            "#!/bin/sh\nexport NOTIFY_SOCKET={} WATCHDOG_USEC=2000000\nexec {} \"$@\"\n",
+            "#!/bin/sh\nexport NOTIFY_SOCKET={} WATCHDOG_USEC={}\nexec {} \"$@\"\n",
             path.display(),
+            patience.as_micros(),
             real.display()
         );
         fs::write(&program, script).unwrap();
@@ -49,7 +51,7 @@ impl Manager {
 #[test]
 fn a_service_manager_hears_of_start_reload_life_and_stop() {
     let Some(net) = Net::new() else { return };
-    let (manager, settings) = Manager::of(&net, Settings::in_place(&net));
+    let (manager, settings) = Manager::of(&net, Settings::in_place(&net), Duration::from_secs(2));
     let gate = Gate::start(&net, settings);
     manager.hears("READY=1");
     manager.hears("WATCHDOG=1");
@@ -72,4 +74,20 @@ fn a_service_manager_hears_of_start_reload_life_and_stop() {
     gate.tell(&["stop"]);
     manager.hears("STOPPING=1");
     gate.wait_end();
+}
+
+#[test]
+fn each_version_has_the_whole_of_the_service_managers_patience() {
+    let Some(net) = Net::new() else { return };
+    // So much that no answer of the screener's is heard of meanwhile.
+    let (manager, settings) = Manager::of(&net, Settings::in_place(&net), Duration::from_secs(3600));
+    let gate = Gate::start(&net, settings);
+    let begun = || {
+        manager.hears("WATCHDOG=1");
+        manager.hears("WATCHDOG=1");
+        manager.hears("READY=1");
+    };
+    begun();
+    gate.tell(&["upgrade"]);
+    begun();
 }

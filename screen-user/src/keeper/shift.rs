@@ -155,6 +155,8 @@ impl Shift {
         let mut sockets = ticks(LOOK_AT_SOCKETS);
         let mut servers = ticks(LOOK_AT_SERVERS);
         let mut beats = systemd::watchdog().map(ticks);
+        // What came before, another version in this process at the most, has used up some of the service manager's patience.
+        systemd::alive();
         let ended = loop {
             tokio::select! {
                 ended = self.child.wait() => break ended,
@@ -348,6 +350,8 @@ impl Shift {
             self.tasks.spawn_blocking(move || recount::at_start(&installation, &log));
         }
         self.active_since = Some(Instant::now());
+        // The first answer to whether it hears is two ticks away.
+        systemd::alive();
         Ok(())
     }
 
