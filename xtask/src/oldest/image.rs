@@ -24,8 +24,8 @@ pub(crate) const MODULES: [&str; 6] = ["veth", "tun", "sch_ingress", "cls_bpf", 
 /// Programs that busybox has not, or not with the options that the tests use.
 const PROGRAMS: [&str; 5] = ["ip", "tc", "bpftool", "nsenter", "setpriv"];
 
-/// What a machine with a disk needs besides, in the order in which they need each other.
-pub(crate) const DISK_MODULES: [&str; 11] = [
+/// What a machine needs besides that has a disk, and asks for its sockets without a program that loads modules, in the order in which they need each other.
+pub(crate) const DISK_MODULES: [&str; 13] = [
     "virtio_ring",
     "virtio",
     "virtio_pci_modern_dev",
@@ -37,6 +37,8 @@ pub(crate) const DISK_MODULES: [&str; 11] = [
     "mbcache",
     "jbd2",
     "ext4",
+    "inet_diag",
+    "tcp_diag",
 ];
 
 /// A kernel that is unpacked.

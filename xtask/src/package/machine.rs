@@ -20,26 +20,34 @@ use crate::{
 
 /// The kernel's first program: finds the disk and begins what is on it.
 const INIT: &str = include_str!("init.sh");
-/// What happens there.
-const STORY: &str = include_str!("story.sh");
-/// What begins it.
-const UNIT: &str = include_str!("story.service");
+/// What happens there, in a new machine each.
+const STORIES: [&str; 1] = [include_str!("story.sh")];
+/// What the stories are made of, what begins them and comes after them.
+const FILES: [(&str, &str); 4] = [
+    ("steps.sh", include_str!("steps.sh")),
+    ("story.service", include_str!("story.service")),
+    ("end.sh", include_str!("end.sh")),
+    ("done", DONE),
+];
 
 /// The disk, of which most is empty.
 const DISK: &str = "1G";
 
-/// Installs the package, has the next one take over, removes it; returns whether all went as it should.
+/// Plays all stories of the package, and of the next one, which takes over; returns whether all went as it should.
 pub(super) fn play(package: &Path, next: &Path) -> Result<bool> {
     setup::ensure(&[setup::Part::Sandbox, setup::Part::Emulation, setup::Part::Machine])?;
     let folder = workspace::target().join("machine");
     let kernel = image::kernel(&workspace::target().join("oldest"))?;
     let first = first_files(&folder, &kernel)?;
-    let disk = disk(&folder, package, next)?;
-    say(&format!("booting Debian 12 with Linux {}", kernel.version));
-    let drive = format!("file={},format=raw,if=virtio,cache=unsafe", disk.display());
     let log = folder.join("second-line.log");
-    let passed = oldest::boot(&kernel, &first, &log, &["-drive", &drive])?;
-    fs::remove_file(&disk).context("can't remove the machine's disk")?;
+    let mut passed = true;
+    for story in STORIES {
+        let disk = disk(&folder, package, next, story)?;
+        say(&format!("booting Debian 12 with Linux {}", kernel.version));
+        let drive = format!("file={},format=raw,if=virtio,cache=unsafe", disk.display());
+        passed &= oldest::boot(&kernel, &first, &log, &["-drive", &drive])?;
+        fs::remove_file(&disk).context("can't remove the machine's disk")?;
+    }
     Ok(passed)
 }
 
@@ -62,17 +70,17 @@ fn first_files(folder: &Path, kernel: &Kernel) -> Result<PathBuf> {
     image::pack(&root, &folder.join("first.cpio"))
 }
 
-/// Debian as it was installed, with the story and what it needs.
-fn disk(folder: &Path, package: &Path, next: &Path) -> Result<PathBuf> {
+/// Debian as it was installed, with a story and what it needs.
+fn disk(folder: &Path, package: &Path, next: &Path, text: &str) -> Result<PathBuf> {
     let story = folder.join("story");
     fs::create_dir_all(&story).context("can't make the story's folder")?;
     let put = |from: &Path, name: &str| image::copy(from, &story.join(name));
     put(package, "mxscreen.deb")?;
     put(next, "next.deb")?;
     put(Path::new("/bin/busybox"), "busybox")?;
-    fs::write(story.join("story.sh"), STORY).context("can't write the story")?;
-    fs::write(story.join("done"), DONE).context("can't write the last words")?;
-    fs::write(story.join("story.service"), UNIT).context("can't write the story's unit")?;
+    for (name, text) in FILES.into_iter().chain([("story.sh", text)]) {
+        fs::write(story.join(name), text).with_context(|| format!("can't write {name}"))?;
+    }
     let key = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30"];
     let mut openssl = Command::new("openssl");
     openssl.args(key).args(["-subj", "/CN=mx.example.test", "-keyout", "key.pem", "-out", "certificate.pem"]);

@@ -37,7 +37,7 @@ pub(crate) struct Options {
 }
 
 /// Why it can't be tried on this machine, if it can't.
-fn obstacle() -> Option<String> {
+pub(crate) fn obstacle() -> Option<String> {
     if !process::can_become_root() {
         return Some("installing a Debian to try it on needs root".to_owned());
     }
@@ -52,28 +52,28 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     setup::ensure(&[setup::Part::Packaging])?;
     build::release()?;
     let version = env!("CARGO_PKG_VERSION");
-    // Before the other one, which takes the place of what is in the packages' folder.
-    let next = options.try_it.then(|| next_of(version)).transpose()?;
-    let package = make(version)?;
-    say(&format!("made {}", package.display()));
-    let Some(next) = next else { return Ok(ExitCode::SUCCESS) };
+    if !options.try_it {
+        return made(version).map(|_| ExitCode::SUCCESS);
+    }
     if let Some(obstacle) = obstacle() {
         bail!("{obstacle}");
     }
     check_unit()?;
+    // First, as cargo-deb throws away what it has made before.
+    let next = make(&format!("{version}+next"), &workspace::target().join("machine"))?;
+    let package = made(version)?;
     Ok(if machine::play(&package, &next)? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The same program as a later version, to upgrade to.
-fn next_of(version: &str) -> Result<PathBuf> {
-    let package = make(&format!("{version}+next"))?;
-    let aside = workspace::target().join("release/package/next.deb");
-    fs::rename(&package, &aside).context("can't put the package of the next version aside")?;
-    Ok(aside)
+/// Makes the package and says where it is.
+fn made(version: &str) -> Result<PathBuf> {
+    let package = make(version, &workspace::target().join("debian"))?;
+    say(&format!("made {}", package.display()));
+    Ok(package)
 }
 
-/// Packs what is built, as this version; returns the package's file.
-fn make(version: &str) -> Result<PathBuf> {
+/// Packs what is built, as this version, into a folder; returns the package's file.
+fn make(version: &str, folder: &Path) -> Result<PathBuf> {
     let gate = workspace::gate();
     let needed = glibc_needed(&gate)?;
     if needed > GLIBC {
@@ -104,7 +104,8 @@ fn make(version: &str) -> Result<PathBuf> {
         "--deb-version",
         version,
     ]);
-    let said = process::output(&mut cargo)?;
+    fs::create_dir_all(folder).with_context(|| format!("can't make {}", folder.display()))?;
+    let said = process::output(cargo.arg("--output").arg(folder))?;
     let package = said.lines().rfind(|line| line.ends_with(".deb")).context("cargo-deb names no package")?;
     Ok(PathBuf::from(package.trim()))
 }

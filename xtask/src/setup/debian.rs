@@ -9,8 +9,8 @@ use crate::{
     workspace,
 };
 
-/// What is in it besides the essential packages: systemd as its first program, and what the story asks the kernel with.
-const PACKAGES: &str = "--include=systemd-sysv,iproute2,bpftool,logrotate";
+/// What is in it besides the essential packages: systemd as its first program, what the stories ask the kernel with, a mail server, and one for names.
+const PACKAGES: &str = "systemd-sysv,iproute2,bpftool,logrotate,postfix,dnsmasq-base";
 /// Debian 12.
 const RELEASE: &str = "bookworm";
 /// Where it comes from.
@@ -27,14 +27,22 @@ pub(crate) fn root() -> PathBuf {
 /// Its packages can't be had, or this is neither root nor may become it.
 pub(super) fn ensure() -> Result<()> {
     let root = root();
-    if root.exists() {
+    // What is in the one that is there.
+    let listed = root.with_extension("packages");
+    if root.exists() && fs::read_to_string(&listed).is_ok_and(|packages| packages == PACKAGES) {
         return Ok(());
     }
     say(&format!("installing Debian's {RELEASE} in {} (some minutes)", root.display()));
     let partial = root.with_extension("partial");
-    process::run(process::as_root("rm")?.arg("-rf").arg(&partial))?;
+    process::run(process::as_root("rm")?.arg("-rf").args([&partial, &root]))?;
     fs::create_dir_all(partial.parent().context("the folder stands in a folder")?).context("can't make its folder")?;
     let mut debootstrap = process::as_root("debootstrap")?;
-    process::run(debootstrap.args(["--variant=minbase", PACKAGES, RELEASE]).arg(&partial).arg(ARCHIVE))?;
-    process::run(process::as_root("mv")?.arg(&partial).arg(&root))
+    debootstrap.arg("--variant=minbase").arg(format!("--include={PACKAGES}"));
+    process::run(debootstrap.arg(RELEASE).arg(&partial).arg(ARCHIVE))?;
+    // It is started by the story that it belongs to.
+    process::run(
+        process::as_root("rm")?.arg(partial.join("etc/systemd/system/multi-user.target.wants/postfix.service")),
+    )?;
+    process::run(process::as_root("mv")?.arg(&partial).arg(&root))?;
+    fs::write(&listed, PACKAGES).context("can't write what is in it")
 }

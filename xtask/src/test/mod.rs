@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use tally::Tally;
 
 use crate::{
-    oldest,
+    oldest, package,
     process::{self, say},
     setup, workspace,
 };
@@ -19,7 +19,7 @@ use crate::{
 /// What `cargo xtask test` takes.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Leave out the oldest kernel, the scripted scenarios and the demonstration
+    /// Leave out the oldest kernel, the package, the scripted scenarios and the demonstration
     #[arg(long)]
     quick: bool,
 }
@@ -30,7 +30,7 @@ const END_TO_END_THREADS: &str = "6";
 /// Builds the gate and runs all tests; in CI (`CI` is set) a test that was skipped for want of rights counts as failed.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     say(
-        "running every test: unit, property, kernel programs, end to end, oldest kernel, scripted scenarios, demonstration",
+        "running every test: unit, property, kernel programs, end to end, oldest kernel, package, scripted scenarios, demonstration",
     );
     setup::ensure(&[
         setup::Part::Build,
@@ -60,6 +60,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             tally.skip(&format!("oldest kernel: {obstacle}"));
         } else {
             watch("oldest kernel", Command::new(&own).arg("oldest"), &mut tally)?;
+        }
+        say("== package, on an emulated Debian 12");
+        if let Some(obstacle) = package::obstacle() {
+            tally.skip(&format!("package: {obstacle}"));
+        } else {
+            watch("package", Command::new(&own).args(["package", "--try"]), &mut tally)?;
         }
         say("== scripted scenarios");
         watch("oracle", Command::new(&own).arg("oracle"), &mut tally)?;
