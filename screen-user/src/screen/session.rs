@@ -439,7 +439,10 @@ impl Session {
     pub(super) fn ignore_failure(&mut self, test: Test) {
         self.flags.fail.remove(test);
         if self.reason == Reason::Failed(test) {
-            self.reason = Reason::None;
+            // An earlier one may still count.
+            let earlier =
+                self.evidence.iter().rev().map(|(failed, _)| *failed).find(|failed| self.flags.fail.has(*failed));
+            self.reason = earlier.map_or(Reason::None, Reason::Failed);
         }
     }
 

@@ -208,6 +208,21 @@ fn the_last_failure_decides_what_recipients_hear() {
 }
 
 #[test]
+fn an_ignored_failure_leaves_the_reason_to_an_earlier_one() {
+    let mut rules = dnsbl(&["a.test"], Action::Ignore);
+    rules.pregreet.teaser = "hello".into();
+    rules.pregreet.action = Action::Enforce;
+    let mut story = Story::new(rules);
+    let mut visit = story.connect(CLIENT);
+    story.tell(&mut visit, Event::Peeked(b"HELO x\r\n"));
+    story.tell(&mut visit, Event::Dnsbl(&listed(0, "127.0.0.2", 500)));
+    story.send(&mut visit, "HELO x\r\n");
+    story.send(&mut visit, "QUIT\r\n");
+    let outcome = visit.outcome();
+    assert_eq!((outcome.verdict, outcome.reason), (Verdict::Rejected, Reason::Failed(Test::Pregreet)));
+}
+
+#[test]
 fn partial_answers_count_when_the_wait_is_over() {
     let mut story = Story::new(dnsbl(&["a.test*2", "slow.test"], Action::Drop));
     let mut visit = story.connect(CLIENT);
