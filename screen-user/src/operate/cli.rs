@@ -184,6 +184,9 @@ pub struct ImportArgs {
     /// The main.cf to read; standard input (`postconf -n`) if left out
     #[arg(long, value_name = "FILE")]
     pub main_cf: Option<PathBuf>,
+    /// Only watch, to begin with: with `dry_run = true` nobody is turned away
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 impl Cli {

@@ -95,7 +95,7 @@ fn import_postfix(arguments: &ImportArgs) -> Result<(), Failure> {
             (String::from_utf8_lossy(&text).into_owned(), Path::new("standard input"))
         }
     };
-    let imported = config::import_postfix::import(&text, origin);
+    let imported = config::import_postfix::import(&text, origin, arguments.dry_run);
     for warning in &imported.warnings {
         eprintln!("mxscreen: warning: {warning}");
     }

@@ -15,9 +15,9 @@ fuzz_target!(|text: &str| {
     {
         return;
     }
-    let imported = import(text, Path::new("main.cf"));
+    let imported = import(text, Path::new("main.cf"), false);
     assert!(imported.warnings.iter().all(|warning| !warning.contains('\n')));
     let accepted = load_text(&imported.toml, Path::new("mxscreen.toml"), &[]);
     assert!(accepted.is_ok(), "{:?}\n{}", accepted.err(), imported.toml);
-    assert_eq!(imported, import(text, Path::new("main.cf")), "the same twice");
+    assert_eq!(imported, import(text, Path::new("main.cf"), false), "the same twice");
 });

@@ -34,9 +34,14 @@ struct Entry {
 /// How often what [`super::load_text`] refuses is taken out: one fault may hide another.
 const ROUNDS: usize = 8;
 
-/// Reads a `main.cf`, or the output of `postconf -n`. Files that it names are read; nothing is written. `origin` is for the heading.
+/// What `dry_run` asks for, which stands before the first section.
+const DRY_RUN: &str =
+    "# Only watches. Take this line out, and reload, to have clients turned away.\ndry_run = true\n\n";
+
+/// Reads a `main.cf`, or the output of `postconf -n`. Files that it names are read; nothing is written. `origin` is for the heading. With `dry_run`
+/// the result turns nobody away, and is the same else.
 #[must_use]
-pub fn import(main_cf: &str, origin: &Path) -> Imported {
+pub fn import(main_cf: &str, origin: &Path, dry_run: bool) -> Imported {
     let (parameters, mut warnings) = main_cf::MainCf::parse(main_cf);
     let mut entries = carry::carry(&parameters, &mut warnings);
     for (name, text) in parameters.unused() {
@@ -62,6 +67,9 @@ pub fn import(main_cf: &str, origin: &Path) -> Imported {
         let _ = writeln!(toml, "# - {warning}");
     }
     toml.push('\n');
+    if dry_run {
+        toml.push_str(DRY_RUN);
+    }
     toml.push_str(&print(&entries).0);
     Imported { toml, warnings }
 }

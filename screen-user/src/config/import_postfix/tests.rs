@@ -2,7 +2,7 @@ use std::{path::Path, time::Duration};
 
 use proptest::prelude::*;
 
-use super::{Imported, import, main_cf::words};
+use super::{DRY_RUN, Imported, import, main_cf::words};
 use crate::{
     access::Verdict,
     config::{Loaded, load_text},
@@ -10,7 +10,7 @@ use crate::{
 };
 
 fn imported(main_cf: &str) -> Imported {
-    import(main_cf, Path::new("/etc/postfix/main.cf"))
+    import(main_cf, Path::new("/etc/postfix/main.cf"), false)
 }
 
 /// The import's result, loaded.
@@ -149,6 +149,16 @@ fn a_long_chain_of_doublings_is_cut_off() {
         let (_, warnings) = loaded(&text);
         assert!(warnings.iter().any(|warning| warning.starts_with("smtpd_banner: ")), "{warnings:?}");
     }
+}
+
+#[test]
+fn a_dry_run_is_the_same_configuration_but_for_that() {
+    let text = "myhostname = mx.example.test\npostscreen_greet_action = enforce\npostscreen_upstream_proxy_protocol = haproxy\n";
+    let watching = import(text, Path::new("/etc/postfix/main.cf"), true);
+    let Loaded { config, .. } = load_text(&watching.toml, Path::new("x.toml"), &[]).unwrap();
+    assert!(config.policy.dry_run);
+    let Imported { toml, warnings } = imported(text);
+    assert_eq!((watching.toml.replace(DRY_RUN, ""), watching.warnings), (toml, warnings));
 }
 
 #[test]
