@@ -112,7 +112,9 @@ fn commands_in_the_documents_are_known() {
         let examples = page.examples();
         let of_examples =
             examples.iter().filter(|example| example.language != "text").flat_map(|example| {
-                example.text.lines().enumerate().map(|(index, text)| {
+                // A command has a prompt in a console, where what stands without one is what a command prints.
+                let typed = |text: &str| example.language != "console" || text.starts_with(['$', '#']);
+                example.text.lines().enumerate().filter(move |(_, text)| typed(text)).map(|(index, text)| {
                     (example.line + index + 1, text.trim_start_matches(['$', '#', ' ']).to_owned())
                 })
             });
