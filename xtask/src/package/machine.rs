@@ -21,13 +21,16 @@ use crate::{
 /// The kernel's first program: finds the disk and begins what is on it.
 const INIT: &str = include_str!("init.sh");
 /// What happens there, in a new machine each.
-const STORIES: [&str; 1] = [include_str!("story.sh")];
-/// What the stories are made of, what begins them and comes after them.
-const FILES: [(&str, &str); 4] = [
+const STORIES: [(&str, &str); 2] =
+    [("first-hour", include_str!("first_hour.sh")), ("package", include_str!("story.sh"))];
+/// What the stories are made of, what begins them and comes after them, and what the first one reads.
+const FILES: [(&str, &str); 6] = [
     ("steps.sh", include_str!("steps.sh")),
     ("story.service", include_str!("story.service")),
     ("end.sh", include_str!("end.sh")),
     ("done", DONE),
+    ("main.cf", include_str!("main.cf")),
+    ("first-hour.md", include_str!("../../../docs/first-hour.md")),
 ];
 
 /// The disk, of which most is empty.
@@ -39,13 +42,13 @@ pub(super) fn play(package: &Path, next: &Path) -> Result<bool> {
     let folder = workspace::target().join("machine");
     let kernel = image::kernel(&workspace::target().join("oldest"))?;
     let first = first_files(&folder, &kernel)?;
-    let log = folder.join("second-line.log");
     let mut passed = true;
-    for story in STORIES {
+    for (name, story) in STORIES {
         let disk = disk(&folder, package, next, story)?;
-        say(&format!("booting Debian 12 with Linux {}", kernel.version));
+        say(&format!("booting Debian 12 with Linux {}: {name}", kernel.version));
+        let transcript = folder.join(format!("{name}.transcript"));
         let drive = format!("file={},format=raw,if=virtio,cache=unsafe", disk.display());
-        passed &= oldest::boot(&kernel, &first, &log, &["-drive", &drive])?;
+        passed &= oldest::boot(&kernel, &first, &transcript, &["-drive", &drive])?;
         fs::remove_file(&disk).context("can't remove the machine's disk")?;
     }
     Ok(passed)

@@ -40,6 +40,10 @@ expect() {
             ;;
     esac
 }
+# expect_nothing WHAT HEARD: one step of the story.
+expect_nothing() {
+    check "$1" test -z "$2"
+}
 not() { ! "$@"; }
 # The story's end, as its service's.
 end() {
