@@ -1,6 +1,6 @@
 //! `mxscreen top`: what the gate does, live, in the terminal.
 //!
-//! Threads wait for keys, signals and the gate, and tell [`model::Model`], which says what is to be done; [`view`] draws it.
+//! Threads wait for keys, signals and the gate, and tell `model::Model`, which says what is to be done; `view` draws it.
 
 mod input;
 mod model;
