@@ -7,7 +7,9 @@ use screen_tests::{
     net::Net,
     netns::run,
     postfix::Postfix,
+    privilege::mxscreen,
     smtp::Client,
+    tmux::Terminal,
 };
 
 /// Starts a gate that has to give up with `code`, and returns what it said.
@@ -52,6 +54,14 @@ fn a_good_configuration_passes_the_check() {
     let Some(net) = Net::new() else { return };
     let (status, said) = Settings::in_place(&net).run_to_end(&net.edge, &[], &["check"]);
     assert_eq!(status.code(), Some(0), "{said}");
+}
+
+#[test]
+fn an_import_from_a_terminal_says_what_it_wants() {
+    let Some(net) = Net::new() else { return };
+    let terminal = Terminal::start(net.directory(), 160, 24);
+    terminal.line(&format!("{} import-postfix; echo ended $?", mxscreen().display()));
+    terminal.wait("the end", |screen| screen.contains("--main-cf /etc/postfix/main.cf") && screen.contains("ended 64"));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    io::{self, Read, Write},
+    io::{self, IsTerminal as _, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -89,6 +89,11 @@ fn check(path: &Path, overrides: &[(String, String)]) -> Result<(), Failure> {
 fn import_postfix(arguments: &ImportArgs) -> Result<(), Failure> {
     let (text, origin) = match &arguments.main_cf {
         Some(path) => (read(path)?, path.as_path()),
+        None if io::stdin().is_terminal() => {
+            return Err(Failure::usage(
+                "standard input is a terminal: name a file (--main-cf /etc/postfix/main.cf), or `postconf -n | mxscreen import-postfix`",
+            ));
+        }
         None => {
             let mut text = Vec::new();
             io::stdin().read_to_end(&mut text).map_err(Failure::unavailable)?;
