@@ -105,6 +105,12 @@ impl Host {
         edge.ip(&format!("address add 2001:2:{number}::1/48 dev mx{number} nodad"));
         edge.ip(&format!("link set mx{number} up"));
         self.namespace.ip("link set c0 up");
+        // Hosts of a machine with too much to do answer late, and the kernel gives up after three tries, one a second.
+        for (namespace, device) in [(edge, format!("mx{number}")), (&self.namespace, "c0".to_owned())] {
+            for family in ["ipv4", "ipv6"] {
+                namespace.sysctl(&format!("net.{family}.neigh.{device}.mcast_solicit"), "30");
+            }
+        }
     }
 
     /// Leads the wire to the edge through another namespace, which has an interface for each half of it.
