@@ -60,6 +60,11 @@ fn the_denied_deliver_until_it_is_over() {
         let explained = gate.ask(&["explain", &address.to_string()]);
         assert_eq!(explained["now"], "goes to the mail server, as nobody is turned away");
         assert!(gate.pins().count("refused", address, "denied") > 0);
+        let past = || gate.ask(&["explain", &address.to_string()])["past"]["last"].clone();
+        gate.wait("the kernel's decision is in the journal", || past()[0]["kernel"] == "operator");
+        let entries = past();
+        assert_eq!(entries.as_array().map(Vec::len), Some(1), "as the denied and as the let in it is one: {entries}");
+        assert_eq!((&entries[0]["verdict"], &entries[0]["objection"]), (&"forwarded".into(), &"barred".into()));
     }
     assert_eq!(postfix.wait_mail(CLIENTS.len()).len(), CLIENTS.len());
     for reason in ["Denied", "Spared", "LetIn"] {

@@ -53,8 +53,11 @@ impl Gate {
     }
 
     /// Notes what the kernel has decided. In a flood it reports a sample.
-    pub(super) fn note_kernel_event(&self, event: &KernelEvent) {
+    pub(super) fn note_kernel_event(&self, event: &KernelEvent, dry_run: bool) {
         let fate = match event.reason {
+            // In a dry run its connection follows, and that is noted: with the mail server, or with the screener.
+            Reason::Denied | Reason::Limited if dry_run => return,
+            Reason::LetIn => Fate { name: "let in", count: |fates| &mut fates.let_in },
             Reason::Denied => Fate { name: "denied", count: |fates| &mut fates.denied },
             Reason::Limited => Fate { name: "limited", count: |fates| &mut fates.limited },
             Reason::PassOld | Reason::Allowed => Fate { name: "steered", count: |fates| &mut fates.steered },
@@ -122,6 +125,8 @@ fn fates(measures: &Measures) -> Fates {
             Reason::Denied => fates.denied += total.packets,
             Reason::Limited => fates.limited += total.packets,
             Reason::PassOld | Reason::Allowed => fates.steered += total.packets,
+            Reason::LetIn => fates.let_in += total.packets,
+            Reason::Spared => fates.spared += total.packets,
             _ => {}
         }
     }

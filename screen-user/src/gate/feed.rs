@@ -17,6 +17,7 @@ use crate::{
     kernel::{DenyEntry, Expiry, KernelError, ListId, Plan},
     operate::exit::chain,
     screen::{
+        found::Stood,
         policy::Action,
         record::{Client, Record},
     },
@@ -24,6 +25,9 @@ use crate::{
 
 /// Records that are fed at once: few enough that nobody waits long for the screen or the table.
 pub(super) const BATCH: usize = 1024;
+
+/// What a list is called that is no longer there.
+const GONE: &str = "a list that is gone";
 
 /// The kernel's list for a run-time entry.
 fn list_of(entry: &Entry) -> ListId {
@@ -55,9 +59,21 @@ impl Gate {
             ListId::FAILURE => "failed test".to_owned(),
             imported => {
                 let lists = self.imported.read().unwrap_or_else(PoisonError::into_inner);
-                lists.name(imported).map_or_else(|| "a list that is gone".to_owned(), str::to_owned)
+                lists.name(imported).map_or_else(|| GONE.to_owned(), str::to_owned)
             }
         }
+    }
+
+    /// The name of the list that denies a client of whom this is known.
+    pub(super) fn denying_list<R>(&self, stood: &Stood<R>) -> String {
+        self.list_name(match stood {
+            Stood::Imported(name) => return name.to_string(),
+            Stood::Failed(_) => ListId::FAILURE,
+            Stood::Rejected(_) => ListId::ACCESS,
+            Stood::DenyEntry => ListId::OPERATOR,
+            // It was taken out meanwhile.
+            Stood::Unlisted | Stood::AllowEntry | Stood::Permitted(_) => return GONE.to_owned(),
+        })
     }
 
     /// Gives a list the text that the configuration has for it, or else `own`.

@@ -95,8 +95,8 @@ impl Gate {
             (policy.log_style, policy.dry_run)
         };
         let (client, server) = (event.client, event.server);
-        self.note_kernel_event(event);
-        self.keep_kernel_event(event);
+        self.note_kernel_event(event, dry_run);
+        self.keep_kernel_event(event, dry_run);
         let line = match event.reason {
             // In a dry run its connection makes the line: with the mail server, or with the screener.
             Reason::Denied if dry_run => return,
@@ -116,16 +116,22 @@ impl Gate {
         self.log.line_with(line.severity().into(), text, || line.fields());
     }
 
-    /// What the kernel turned away stands in the journal beside the sessions.
-    fn keep_kernel_event(&self, event: &KernelEvent) {
+    /// What the kernel turned away, or would have but for a dry run, stands in the journal beside the sessions.
+    fn keep_kernel_event(&self, event: &KernelEvent, dry_run: bool) {
         let verdict = match event.reason {
-            Reason::Denied => (outcome::Verdict::Rejected, outcome::Reason::Barred),
+            // In a dry run its connection makes the entry: with the mail server, or with the screener.
+            Reason::Denied if dry_run => return,
+            Reason::Denied | Reason::LetIn => (outcome::Verdict::Rejected, outcome::Reason::Barred),
             Reason::Limited => (outcome::Verdict::Deferred, outcome::Reason::TooManyConnections),
             _ => return,
         };
-        let list = event.list.map_or_else(String::new, |list| self.list_name(list));
-        let stood = self.stood(event.client.ip()).named();
-        self.journal.keep(&Entry::of_kernel(unix_now(), (event.client, event.server), verdict, &list, stood));
+        let stood = self.stood(event.client.ip());
+        let list = match event.reason {
+            Reason::LetIn => self.denying_list(&stood),
+            _ => event.list.map_or_else(String::new, |list| self.list_name(list)),
+        };
+        let entry = Entry::of_kernel(unix_now(), (event.client, event.server), verdict, &list, stood.named());
+        self.journal.keep(&if dry_run || event.reason == Reason::LetIn { entry.let_in() } else { entry });
     }
 
     /// Logs what the DNSBL zones report and corrects what their late answers contradict.

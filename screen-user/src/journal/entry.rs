@@ -13,7 +13,7 @@ use crate::screen::{
     retrial::Case,
 };
 
-/// A session, or a client that the kernel turned away. Fields that a reader does not know are skipped, so that later versions can say more.
+/// A session, or a client that the kernel turned away, or would have but for a dry run. Fields that a reader does not know are skipped, so that later versions can say more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// When it began, in Unix seconds.
@@ -32,7 +32,7 @@ pub struct Entry {
     /// In a dry run: for what it would have ended otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objection: Option<Reason>,
-    /// The list by which the kernel turned the client away, empty if its connections were too many. Such a client has no session.
+    /// The list by which the kernel decides against the client, empty if its connections were too many. Such an entry is no session's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<Box<str>>,
     /// The tests that were to be taken.
@@ -111,6 +111,12 @@ impl Entry {
             syn: None,
             found: Some(Box::new(Found { stood, ..Found::default() })),
         }
+    }
+
+    /// The same of a client that a dry run let in all the same.
+    #[must_use]
+    pub fn let_in(self) -> Self {
+        Self { verdict: Verdict::Forwarded, reason: Reason::None, objection: Some(self.reason), ..self }
     }
 
     /// The line that says it, with its end. There always is one: nothing in it is of a kind that JSON does not know.

@@ -8,12 +8,14 @@ use super::snapshot::{Fates, Snapshot, Zone};
 const LOOKS: usize = 240;
 /// Looks over which a zone's shares are taken.
 const ZONE_LOOKS: usize = 60;
+/// What connections are counted by.
+const KINDS: usize = 9;
 
 /// The last looks at one screener.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rates {
     /// Connections a second between two looks, the newest last.
-    looks: VecDeque<[f64; 7]>,
+    looks: VecDeque<[f64; KINDS]>,
     zones: VecDeque<(u64, Vec<Zone>)>,
     last: Option<(u32, u64, Fates)>,
 }
@@ -39,7 +41,7 @@ impl Rates {
             Some((same, before, fates)) if same == screener && now > before => {
                 let seconds = (now - before) as f64 / 1000.0;
                 let pairs = each(&snapshot.fates).into_iter().zip(each(&fates));
-                let mut rates = [0.0; 7];
+                let mut rates = [0.0; KINDS];
                 for (rate, (now, before)) in rates.iter_mut().zip(pairs) {
                     *rate = now.saturating_sub(before) as f64 / seconds;
                 }
@@ -54,7 +56,7 @@ impl Rates {
 
     /// Connections a second that met one of these fates, the newest first.
     pub(super) fn series(&self, fates: &[usize]) -> Vec<f64> {
-        let sum = |look: &[f64; 7]| fates.iter().filter_map(|&fate| look.get(fate)).sum();
+        let sum = |look: &[f64; KINDS]| fates.iter().filter_map(|&fate| look.get(fate)).sum();
         self.looks.iter().rev().map(sum).collect()
     }
 
@@ -80,10 +82,10 @@ impl Rates {
     }
 }
 
-/// All fates, by the numbers that [`Rates::series`] takes.
-fn each(fates: &Fates) -> [u64; 7] {
-    let Fates { denied, limited, steered, forwarded, rejected, deferred, left } = *fates;
-    [denied, limited, steered, forwarded, rejected, deferred, left]
+/// All fates, by the numbers that [`Rates::series`] takes; the last is their sum.
+fn each(fates: &Fates) -> [u64; KINDS] {
+    let Fates { denied, limited, steered, let_in, forwarded, rejected, deferred, left, .. } = *fates;
+    [denied, limited, steered, let_in, forwarded, rejected, deferred, left, fates.sum()]
 }
 
 fn push<T>(queue: &mut VecDeque<T>, item: T, most: usize) {
@@ -119,6 +121,22 @@ mod tests {
         }
         assert_eq!(rates.series(&[0]), [5.0, 10.0]);
         assert_eq!(rates.series(&[1, 2]), [0.0, 0.0]);
+    }
+
+    #[test]
+    fn whom_a_dry_run_spares_is_one_connection() {
+        let mut rates = Rates::default();
+        for seconds in [1, 2] {
+            let fates = Fates {
+                denied: 3 * seconds,
+                let_in: 2 * seconds,
+                forwarded: seconds,
+                spared: 3 * seconds,
+                ..Fates::default()
+            };
+            rates.look(&Snapshot { screener: 1, uptime_ms: 1000 * seconds, fates, ..Snapshot::default() });
+        }
+        assert_eq!((rates.series(&[0]), rates.series(&[8])), (vec![3.0], vec![3.0]));
     }
 
     #[test]

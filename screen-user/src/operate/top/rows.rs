@@ -181,7 +181,9 @@ fn visitor(visitor: &Visitor, is_client: bool) -> Row {
     }
     let fates = &visitor.fates;
     let left = fates.deferred + fates.left;
-    let counts = [fates.denied, fates.steered, fates.forwarded, fates.rejected, fates.limited, left];
+    // Whom a dry run lets in is denied, and is with the mail server.
+    let (denied, steered) = (fates.denied + fates.let_in, fates.steered + fates.let_in);
+    let counts = [denied, steered, fates.forwarded, fates.rejected, fates.limited, left];
     cells.extend(counts.map(Cell::count));
     cells.push(Cell::Text(harmless(&visitor.last)));
     Row { key: net, visitor: Some((visitor.net, visitor.address)), cells }

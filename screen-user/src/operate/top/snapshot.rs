@@ -50,6 +50,8 @@ pub struct Fates {
     pub limited: u64,
     /// Given to the mail server by the kernel.
     pub steered: u64,
+    /// The same of those that are denied, in a dry run.
+    pub let_in: u64,
     /// Screened, and given to the mail server.
     pub forwarded: u64,
     /// Screened, and turned away for good.
@@ -58,6 +60,8 @@ pub struct Fates {
     pub deferred: u64,
     /// Left before there was a verdict, or given up.
     pub left: u64,
+    /// How many of the denied and limited were only counted, in a dry run: what became of them is counted besides.
+    pub spared: u64,
 }
 
 /// Something bounded.
@@ -120,7 +124,8 @@ impl Fates {
     /// All connections.
     #[must_use]
     pub fn sum(&self) -> u64 {
-        let Self { denied, limited, steered, forwarded, rejected, deferred, left } = self;
-        [denied, limited, steered, forwarded, rejected, deferred, left].into_iter().sum()
+        let Self { denied, limited, steered, let_in, forwarded, rejected, deferred, left, spared } = *self;
+        let decided: u64 = [denied, limited, steered, let_in, forwarded, rejected, deferred, left].into_iter().sum();
+        decided.saturating_sub(spared)
     }
 }

@@ -25,11 +25,11 @@ const LABEL: u16 = 26;
 
 /// Rates by what decides them: what they are called, and which fates they sum up.
 const RATES: [[(&str, &[usize]); 2]; 3] = [
-    [("kernel denied", &[0]), ("screener passed", &[3])],
-    [("kernel limited", &[1]), ("screener rejected", &[4])],
-    [("kernel steered", &[2]), ("screener left", &[5, 6])],
+    [("kernel denied", &[0]), ("screener passed", &[4])],
+    [("kernel limited", &[1]), ("screener rejected", &[5])],
+    [("kernel steered", &[2, 3]), ("screener left", &[6, 7])],
 ];
-const ALL: &[usize] = &[0, 1, 2, 3, 4, 5, 6];
+const ALL: &[usize] = &[8];
 
 const KEYS: &str = "?:help q:quit Tab:tables /:filter s,r:sort p:pause Enter:explain d:deny a:allow";
 const HELP: &str = "\

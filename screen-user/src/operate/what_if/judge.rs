@@ -135,10 +135,11 @@ impl Judge {
     /// How the session would end.
     pub(super) fn judge(&mut self, entry: &Entry) -> Result<Sentence, Doubt> {
         let found = entry.found.as_deref().ok_or(Doubt::Nothing)?;
-        if entry.kernel.is_some() && entry.reason == Reason::TooManyConnections {
+        if entry.kernel.is_some() && entry.objection.unwrap_or(entry.reason) == Reason::TooManyConnections {
             let limit = |config: &Config| config.policy.limits.client_connections;
             let same = limit(&self.config) == limit(&self.present);
-            return if same { Ok(Self::what_happened(entry)) } else { Err(Doubt::Limit) };
+            let sentence = self.unless_dry(Side::Deferred, Reason::TooManyConnections);
+            return if same { Ok(sentence) } else { Err(Doubt::Limit) };
         }
         let standing = self.standing(&found.stood, entry.client.ip())?;
         if entry.kernel.is_some() {
@@ -217,16 +218,21 @@ impl Judge {
         }
     }
 
-    /// A client that the kernel turned away.
+    /// A client that the kernel turned away, or would have but for a dry run.
     fn before_a_session(&self, standing: &Standing) -> Result<Sentence, Doubt> {
         match standing {
             Standing::Allowed => Ok((Side::Passed, Reason::Allowlisted)),
-            Standing::Barred => Ok((Side::Refused, Reason::Barred)),
+            Standing::Barred => Ok(self.unless_dry(Side::Refused, Reason::Barred)),
             Standing::Denied if self.config.policy.denylist_action == Action::Drop => {
-                Ok((Side::Refused, Reason::Denied))
+                Ok(self.unless_dry(Side::Refused, Reason::Denied))
             }
             Standing::Denied | Standing::Unlisted => Err(Doubt::Kernel),
         }
+    }
+
+    /// What becomes of a client that the kernel turns away; a dry run lets it in.
+    fn unless_dry(&self, side: Side, reason: Reason) -> Sentence {
+        if self.config.policy.dry_run { (Side::Passed, Reason::None) } else { (side, reason) }
     }
 
     /// A test whose pass was valid and would not be, or the other way round.

@@ -53,6 +53,21 @@ fn everybody() -> Vec<Entry> {
 }
 
 #[test]
+fn whom_the_kernel_lets_in_for_a_dry_run_is_turned_away_when_it_is_over() {
+    let few = entry(
+        "198.51.100.12",
+        "deferred",
+        "too-many-connections",
+        r#""kernel":"","found":{"sessions":0,"checking":0,"tls":"absent"}"#,
+    );
+    let entries = [kernel("198.51.100.10", "operator", r#""deny-entry""#), few].map(Entry::let_in);
+    let dry = report("dry_run = true", "dry_run = true", &entries);
+    assert_eq!((&dry["sessions"], &dry["changed"], &dry["unknown"]), (&json!(2), &json!(0), &json!(0)), "{dry}");
+    let over = report("dry_run = true", "", &entries);
+    assert_eq!((&over["changed"], &over["unknown"]), (&json!(2), &json!(0)), "{over}");
+}
+
+#[test]
 fn by_the_same_configuration_nobody_changes_sides() {
     let same = "pregreet.action = \"drop\"\naccess.denylist_action = \"drop\"\naccess.list = [{ cidr = [\"198.51.100.9 reject\"] }]";
     let said = report(same, same, &everybody());

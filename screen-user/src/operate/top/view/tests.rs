@@ -13,7 +13,8 @@ const PLAIN: Appearance = Appearance { colour: false, unicode: false };
 fn snapshot(second: u64) -> Snapshot {
     let visitor = |net: &str, per_second, open, last: &str| {
         let net: ipnet::IpNet = net.parse().unwrap();
-        let fates = Fates { denied: 12, limited: 3, steered: 4567, forwarded: 8, rejected: 9, deferred: 1, left: 1 };
+        let screened = Fates { forwarded: 8, rejected: 9, deferred: 1, left: 1, ..Fates::default() };
+        let fates = Fates { denied: 12, limited: 3, steered: 4567, ..screened };
         Visitor { net, address: net.addr(), per_second, open, fates, last: last.into() }
     };
     Snapshot {
