@@ -9,6 +9,7 @@ mod lint;
 mod oldest;
 mod oracle;
 mod package;
+mod picture;
 mod process;
 mod sandbox;
 mod setup;
@@ -47,6 +48,8 @@ enum Verb {
     Demo(demo::Options),
     /// Measure the gate beside what it is compared with, in one run
     Bench(bench::Options),
+    /// Draw the dashboard's picture anew, from some minutes of real traffic
+    Picture,
     /// Import, export, list and remove block lists of a running gate: `mxscreen blocklist`
     Blocklist(blocklist::Options),
     /// Feed the parsers and the session core with generated input for a bounded time
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Verb::Oracle(options) => oracle::run(&options),
         Verb::Demo(options) => demo::run(&options),
         Verb::Bench(options) => bench::run(&options),
+        Verb::Picture => picture::run(),
         Verb::Blocklist(options) => blocklist::run(&options),
         Verb::Fuzz(options) => fuzz::run(&options),
     };

@@ -14,7 +14,7 @@ pub(super) fn measure(rounds: u16, only: Option<&str>) -> Result<()> {
 }
 
 /// Builds a measurement that is a program of its own, `benches/NAME` of a package, and says where it is.
-pub(super) fn program(package: &str, name: &str) -> Result<String> {
+pub(crate) fn program(package: &str, name: &str) -> Result<String> {
     let mut build = process::cargo();
     build.args(["build", "--release", "--locked", "-p", package, "--bench", name]);
     build.args(["--message-format", "json-render-diagnostics"]);

@@ -14,6 +14,7 @@ mod steering;
 mod table;
 mod usage;
 
+pub(crate) use self::kernel::program;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};

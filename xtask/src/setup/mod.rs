@@ -9,6 +9,7 @@ mod fuzz;
 mod haraka;
 mod mta;
 mod postfix;
+mod uplot;
 
 use std::{
     path::{Path, PathBuf},
@@ -37,6 +38,8 @@ pub(crate) enum Part {
     Redis,
     /// Hold metrics and alert rules against Prometheus' own tool.
     Prometheus,
+    /// Draw the dashboard's picture.
+    Picture,
     /// Run the fuzz targets.
     Fuzz,
     /// Boot another kernel.
@@ -73,6 +76,8 @@ const PACKAGES: &[Package] = &[
     Package { part: Part::MailPrograms, names: &["libnet-ssleay-perl"], present: has_perl_tls },
     Package { part: Part::MailPrograms, names: &["nmap"], present: || find("nmap").is_some() },
     Package { part: Part::MailPrograms, names: &["npm"], present: || find("npm").is_some() },
+    Package { part: Part::Picture, names: &["npm"], present: || find("npm").is_some() },
+    Package { part: Part::Picture, names: &["chromium"], present: || find("chromium").is_some() },
     Package { part: Part::Emulation, names: &["qemu-system-x86"], present: || find("qemu-system-x86_64").is_some() },
     Package { part: Part::Emulation, names: &["busybox-static"], present: has_static_busybox },
     Package { part: Part::Packaging, names: &["dpkg-dev"], present: || find("dpkg-shlibdeps").is_some() },
@@ -88,7 +93,7 @@ const PACKAGES: &[Package] = &[
 /// A rustc that ships `core` for BPF, and its linker's library. `rustc-web` is Debian's current compiler beside its stable one.
 const BPF_TOOLCHAIN: &[&str] = &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "llvm-22-dev", "libpolly-22-dev"];
 
-/// Everything that a change has to pass; fuzzing and measurements fetch their own. Says what it found.
+/// Everything that a change has to pass; fuzzing, measurements and the picture fetch their own. Says what it found.
 pub(crate) fn everything() -> Result<ExitCode> {
     ensure(&[
         Part::Build,
@@ -138,6 +143,9 @@ pub(crate) fn ensure(parts: &[Part]) -> Result<()> {
     }
     if parts.contains(&Part::Proxy) && find("haproxy").is_none() {
         asleep::install_asleep("haproxy")?;
+    }
+    if parts.contains(&Part::Picture) {
+        uplot::ensure()?;
     }
     if parts.contains(&Part::Packaging) {
         deb::ensure()?;
