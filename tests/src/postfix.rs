@@ -1,10 +1,12 @@
 //! Debian's own Postfix, as an instance of its own on the edge: nothing under /etc or /var is touched.
 
 use std::{
+    collections::BTreeSet,
     fs, iter,
     os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
     thread,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -21,6 +23,12 @@ use crate::{
 };
 
 const MASTER: &str = "/usr/lib/postfix/sbin/master";
+
+/// What it logs when it reads its configuration again.
+const RELOADED: &str = "reload -- version";
+
+/// How long it has for that until it is told once more.
+const REPEATED: Duration = Duration::from_secs(10);
 
 /// A running Postfix that takes mail for example.test and delivers it to a maildir. Dropping it ends it.
 #[derive(Debug)]
@@ -202,6 +210,38 @@ impl Postfix {
     /// Ends it, with all its processes.
     pub fn down(&mut self) {
         self.master = None;
+    }
+
+    /// Has it read its configuration again.
+    ///
+    /// # Panics
+    ///
+    /// When it does not.
+    #[track_caller]
+    pub fn reload(&self) {
+        let before = self.logged(RELOADED);
+        let deadline = Instant::now() + SOON;
+        while self.logged(RELOADED) == before {
+            assert!(Instant::now() < deadline, "Postfix reloads");
+            // One that comes before it is done with the last one is lost.
+            self.signal_master(Signal::SIGHUP);
+            let next = Instant::now() + REPEATED;
+            while self.logged(RELOADED) == before && Instant::now() < next {
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+
+    /// How many messages it has taken up once more: the one that ended before may have delivered them already.
+    #[must_use]
+    pub fn taken_up_again(&self) -> usize {
+        let log = self.log();
+        let taken: Vec<&str> = log
+            .lines()
+            .filter(|line| line.contains("postfix/qmgr[") && line.ends_with("(queue active)"))
+            .filter_map(|line| line.split(": ").nth(1))
+            .collect();
+        taken.len() - taken.iter().collect::<BTreeSet<_>>().len()
     }
 
     /// Sends a signal to its master process: SIGHUP is a reload.
