@@ -15,7 +15,7 @@ use super::{Gate, Phase, feed::BATCH, unix_now};
 use crate::{
     cache::{Kept, Store, StoreStatus},
     screen::{
-        Screen,
+        DEFAULT_RECORD_CAPACITY, Screen,
         record::{Client, Record},
     },
 };
@@ -31,7 +31,7 @@ const SYNC_LIMIT: Duration = Duration::from_secs(30);
 pub(super) struct Warming {
     /// Records that have been taken up so far, until all are.
     taken_up: Option<u64>,
-    /// Clients whose records the store lacks.
+    /// Clients whose records the store lacks, as many as RAM has room for: the others are asked for again when they come.
     owed: Vec<Client>,
 }
 
@@ -88,10 +88,10 @@ impl Gate {
     /// what a session learns next comes later.
     pub(super) fn store_heard(&self, client: Client, record: Record) {
         let mut warming = self.warming();
-        if warming.taken_up.is_some() {
-            warming.owed.push(client);
-        } else {
+        if warming.taken_up.is_none() {
             self.store.remember(client, record);
+        } else if warming.owed.len() < DEFAULT_RECORD_CAPACITY {
+            warming.owed.push(client);
         }
     }
 

@@ -8,16 +8,21 @@ use super::snapshot::{Fates, Snapshot, Zone};
 const LOOKS: usize = 240;
 /// Looks over which a zone's shares are taken.
 const ZONE_LOOKS: usize = 60;
-/// What connections are counted by.
-const KINDS: usize = 9;
-
 /// The last looks at one screener.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rates {
-    /// Connections a second between two looks, the newest last.
-    looks: VecDeque<[f64; KINDS]>,
+    /// What came between two looks, the newest last.
+    steps: VecDeque<Step>,
     zones: VecDeque<(u64, Vec<Zone>)>,
     last: Option<(u32, u64, Fates)>,
+}
+
+/// From one look to the next.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    seconds: f64,
+    before: Fates,
+    after: Fates,
 }
 
 /// How a zone does at the moment.
@@ -38,14 +43,9 @@ impl Rates {
     pub(super) fn look(&mut self, snapshot: &Snapshot) {
         let (screener, now) = (snapshot.screener, snapshot.uptime_ms);
         match self.last {
-            Some((same, before, fates)) if same == screener && now > before => {
-                let seconds = (now - before) as f64 / 1000.0;
-                let pairs = each(&snapshot.fates).into_iter().zip(each(&fates));
-                let mut rates = [0.0; KINDS];
-                for (rate, (now, before)) in rates.iter_mut().zip(pairs) {
-                    *rate = now.saturating_sub(before) as f64 / seconds;
-                }
-                push(&mut self.looks, rates, LOOKS);
+            Some((same, then, before)) if same == screener && now > then => {
+                let step = Step { seconds: (now - then) as f64 / 1000.0, before, after: snapshot.fates };
+                push(&mut self.steps, step, LOOKS);
             }
             Some((same, ..)) if same == screener => return,
             _ => self.zones.clear(),
@@ -54,10 +54,10 @@ impl Rates {
         push(&mut self.zones, (now, snapshot.zones.clone()), ZONE_LOOKS);
     }
 
-    /// Connections a second that met one of these fates, the newest first.
-    pub(super) fn series(&self, fates: &[usize]) -> Vec<f64> {
-        let sum = |look: &[f64; KINDS]| fates.iter().filter_map(|&fate| look.get(fate)).sum();
-        self.looks.iter().rev().map(sum).collect()
+    /// Connections a second that `count` counts, the newest first.
+    pub(super) fn series(&self, count: fn(&Fates) -> u64) -> Vec<f64> {
+        let rate = |step: &Step| count(&step.after).saturating_sub(count(&step.before)) as f64 / step.seconds;
+        self.steps.iter().rev().map(rate).collect()
     }
 
     /// How the zone of this name does, over the last minute of looks.
@@ -80,12 +80,6 @@ impl Rates {
             latency_ms: (answers > 0.0).then(|| since(new.answers.1, old.answers.1) / answers / 1000.0),
         }
     }
-}
-
-/// All fates, by the numbers that [`Rates::series`] takes; the last is their sum.
-fn each(fates: &Fates) -> [u64; KINDS] {
-    let Fates { denied, limited, steered, let_in, forwarded, rejected, deferred, left, .. } = *fates;
-    [denied, limited, steered, let_in, forwarded, rejected, deferred, left, fates.sum()]
 }
 
 fn push<T>(queue: &mut VecDeque<T>, item: T, most: usize) {
@@ -119,8 +113,8 @@ mod tests {
         {
             rates.look(&snapshot);
         }
-        assert_eq!(rates.series(&[0]), [5.0, 10.0]);
-        assert_eq!(rates.series(&[1, 2]), [0.0, 0.0]);
+        assert_eq!(rates.series(|fates| fates.denied), [5.0, 10.0]);
+        assert_eq!(rates.series(|fates| fates.limited + fates.steered), [0.0, 0.0]);
     }
 
     #[test]
@@ -136,7 +130,7 @@ mod tests {
             };
             rates.look(&Snapshot { screener: 1, uptime_ms: 1000 * seconds, fates, ..Snapshot::default() });
         }
-        assert_eq!((rates.series(&[0]), rates.series(&[8])), (vec![3.0], vec![3.0]));
+        assert_eq!((rates.series(|fates| fates.denied), rates.series(Fates::sum)), (vec![3.0], vec![3.0]));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use ratatui::{
 use super::{
     model::{Dialog, Model},
     rows::{Row, Tab, share},
+    snapshot::Fates,
     text::{harmless, short},
 };
 use crate::operate::table::span;
@@ -23,13 +24,15 @@ const TALL: u16 = 18;
 /// What is written before a sparkline.
 const LABEL: u16 = 26;
 
-/// Rates by what decides them: what they are called, and which fates they sum up.
-const RATES: [[(&str, &[usize]); 2]; 3] = [
-    [("kernel denied", &[0]), ("screener passed", &[4])],
-    [("kernel limited", &[1]), ("screener rejected", &[5])],
-    [("kernel steered", &[2, 3]), ("screener left", &[6, 7])],
+/// A rate: what it is called, and which connections it counts.
+type Rate = (&'static str, fn(&Fates) -> u64);
+
+/// Rates by what decides them.
+const RATES: [[Rate; 2]; 3] = [
+    [("kernel denied", |fates| fates.denied), ("screener passed", |fates| fates.forwarded)],
+    [("kernel limited", |fates| fates.limited), ("screener rejected", |fates| fates.rejected)],
+    [("kernel steered", |fates| fates.steered + fates.let_in), ("screener left", |fates| fates.deferred + fates.left)],
 ];
-const ALL: &[usize] = &[8];
 
 const KEYS: &str = "?:help q:quit Tab:tables /:filter s,r:sort p:pause Enter:explain d:deny a:allow";
 const HELP: &str = "\
@@ -144,26 +147,26 @@ fn heading(model: &Model) -> String {
 
 fn draw_rates(frame: &mut Frame<'_>, model: &Model, appearance: Appearance, area: Rect) {
     let rates = &model.look().rates;
-    let newest = |fates: &[usize]| short(rates.series(fates).first().copied().unwrap_or(0.0));
+    let newest = |count| short(rates.series(count).first().copied().unwrap_or(0.0));
     if area.height == 1 {
-        let all = RATES.iter().flatten().map(|(name, fates)| format!("{name} {}", newest(fates)));
-        let line = format!("{}/s: {}", newest(ALL), all.collect::<Vec<_>>().join(", "));
+        let all = RATES.iter().flatten().map(|(name, count)| format!("{name} {}", newest(*count)));
+        let line = format!("{}/s: {}", newest(Fates::sum), all.collect::<Vec<_>>().join(", "));
         return frame.render_widget(Line::raw(line), area);
     }
-    let draw = |frame: &mut Frame<'_>, area: Rect, name: &str, fates: &[usize]| {
+    let draw = |frame: &mut Frame<'_>, area: Rect, name: &str, count: fn(&Fates) -> u64| {
         let [label, line] = Layout::horizontal([Constraint::Length(LABEL), Constraint::Fill(1)]).areas(area);
-        frame.render_widget(Line::raw(format!("{name:<17}{:>6}/s", newest(fates))), label);
-        let hundredths = rates.series(fates).into_iter().map(|rate| (rate * 100.0) as u64);
+        frame.render_widget(Line::raw(format!("{name:<17}{:>6}/s", newest(count))), label);
+        let hundredths = rates.series(count).into_iter().map(|rate| (rate * 100.0) as u64);
         let bars = if appearance.unicode { bar::NINE_LEVELS } else { ASCII_BARS };
         let sparkline = Sparkline::default().data(hundredths).direction(RenderDirection::RightToLeft).bar_set(bars);
         frame.render_widget(sparkline, line);
     };
     let [all, lines @ ..] = Layout::vertical([Constraint::Length(1); 4]).areas::<4>(area);
-    draw(frame, all, "all connections", ALL);
+    draw(frame, all, "all connections", Fates::sum);
     for (line, pair) in lines.into_iter().zip(RATES) {
         let halves = Layout::horizontal([Constraint::Fill(1); 2]).spacing(2).areas::<2>(line);
-        for (half, (name, fates)) in halves.into_iter().zip(pair) {
-            draw(frame, half, name, fates);
+        for (half, (name, count)) in halves.into_iter().zip(pair) {
+            draw(frame, half, name, count);
         }
     }
 }
