@@ -161,7 +161,7 @@ mod tests {
     const BACKLOG: u32 = 4;
 
     fn listener(cookie: u64, waiting: u32) -> Listener {
-        Listener { address: "192.0.2.1:25".parse().unwrap(), cookie, waiting, backlog: BACKLOG, uid: 0 }
+        Listener { address: "192.0.2.1:25".parse().unwrap(), cookie, waiting, backlog: BACKLOG, uid: 0, inode: 0 }
     }
 
     /// Looks once a second, beginning now; returns what each look says.

@@ -1,6 +1,9 @@
 //! The kernel's clock.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    io, mem,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use nix::time::{ClockId, clock_gettime};
 use screen_common::abi::NEVER;
@@ -51,6 +54,33 @@ impl Expiry {
     }
 }
 
+/// What the kernel says of the host's clock (adjtimex(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Discipline {
+    /// Somebody keeps it in time.
+    pub synchronized: bool,
+    /// By how much it may be off, as far as that one knows.
+    pub largest_error: Duration,
+}
+
+impl Discipline {
+    /// Of this host. Takes no privileges.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn read() -> io::Result<Self> {
+        // SAFETY: `timex` is numbers only, for which all zeros are values; zero as its modes asks, and sets nothing.
+        let mut timex: libc::timex = unsafe { mem::zeroed() };
+        // SAFETY: the kernel writes no more than a `timex` to where one is.
+        let state = unsafe { libc::adjtimex(&raw mut timex) };
+        if state < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let largest_error = Duration::from_micros(u64::try_from(timex.maxerror).unwrap_or(u64::MAX));
+        Ok(Self { synchronized: state != libc::TIME_ERROR && timex.status & libc::STA_UNSYNC == 0, largest_error })
+    }
+}
+
 /// Now, in nanoseconds of `CLOCK_MONOTONIC`.
 #[must_use]
 pub(super) fn now_ns() -> u64 {
@@ -80,6 +110,12 @@ mod tests {
     fn a_time_beyond_the_clock_is_not_never_but_far() {
         assert_ne!(Expiry::after(Duration::MAX), Expiry::NEVER);
         assert_eq!(Expiry::after_or_never(None), Expiry::NEVER);
+    }
+
+    #[test]
+    fn the_kernel_says_how_the_clock_is_kept() {
+        // A clock that nobody keeps may be off by sixteen seconds at the most: the kernel counts no further (ntp.c).
+        assert!(Discipline::read().unwrap().largest_error <= Duration::from_secs(17));
     }
 
     #[test]

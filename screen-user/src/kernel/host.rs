@@ -79,10 +79,25 @@ pub(super) fn require_bpf_fs(path: &Path) -> Result<Option<String>, KernelError>
             )));
         }
     }
-    Err(KernelError::Missing {
+    Err(no_bpf_fs(path))
+}
+
+/// Whether [`require_bpf_fs`] would find a BPF file system, or mount one; in words.
+pub(super) fn find_bpf_fs(path: &Path) -> Result<String, KernelError> {
+    if is_bpf_fs(path) {
+        return Ok(format!("{} is on a BPF file system", path.display()));
+    }
+    if path.starts_with(BPF_FS) && Path::new(BPF_FS).is_dir() {
+        return Ok(format!("no BPF file system is mounted at {BPF_FS} yet; the gate will mount one"));
+    }
+    Err(no_bpf_fs(path))
+}
+
+fn no_bpf_fs(path: &Path) -> KernelError {
+    KernelError::Missing {
         what: format!("{} is not on a BPF file system", path.display()),
         remedy: format!("mount -t bpf bpf {BPF_FS}"),
-    })
+    }
 }
 
 fn is_bpf_fs(path: &Path) -> bool {

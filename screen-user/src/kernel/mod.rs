@@ -9,6 +9,7 @@ mod batch;
 mod cgroup;
 mod clock;
 mod counts;
+mod demands;
 mod deny;
 mod error;
 mod events;
@@ -64,12 +65,13 @@ pub use screen_common::{
 
 pub use self::{
     backlog::HungServer,
-    clock::Expiry,
+    clock::{Discipline, Expiry},
+    demands::{Demand, demands},
     error::KernelError,
     events::{KernelEvent, KernelEvents},
     handed::handed_over,
     install::Installation,
-    interfaces::LinkChanges,
+    interfaces::{LinkChanges, Prospect, prospects},
     maps::Maps,
     messages::Messages,
     pins::remove_left,
@@ -79,6 +81,7 @@ pub use self::{
     recount::{Corrected, Recount},
     relay::RelayGuard,
     saved_syn::{save_syn, take_saved_syn},
+    sock_diag::{Listener, listeners},
     status::{Attached, Interface, Mode, Status, Step, Table},
     syscall::Processors,
 };

@@ -61,6 +61,7 @@ mod tests {
             waiting: 0,
             backlog: 9,
             uid,
+            inode: 0,
         };
         let all = [
             listener(1, "127.0.0.1:10025", 0),

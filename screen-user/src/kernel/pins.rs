@@ -109,10 +109,8 @@ impl Pins {
         }
     }
 
-    /// The names of the pinned links.
-    pub(super) fn link_names(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.path.join("links")).into_iter().flatten().flatten();
-        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Gives the link that a dead gate pinned as `name` a new program; returns whether there is one.
@@ -200,6 +198,12 @@ impl Drop for Pins {
         self.remove();
         let _: io::Result<()> = fs::remove_dir(&self.path);
     }
+}
+
+/// The names and paths of the links that are pinned under `path`, whoever holds it.
+pub(super) fn pinned_links(path: &Path) -> impl Iterator<Item = (String, PathBuf)> {
+    let entries = fs::read_dir(path.join("links")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
 }
 
 /// Keeps everybody else out of the pin directory. In a BPF file system anybody may make one.

@@ -11,16 +11,19 @@ use super::netlink::{dump, number};
 
 /// A listening socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Listener {
-    pub(super) address: SocketAddr,
+pub struct Listener {
+    /// What it is bound to.
+    pub address: SocketAddr,
     /// The kernel's name for it, which no other socket ever has.
     pub(super) cookie: u64,
     /// Connections that wait to be accepted.
     pub(super) waiting: u32,
     /// The backlog that was asked for.
     pub(super) backlog: u32,
-    /// Who made it.
-    pub(super) uid: u32,
+    /// The user who made it.
+    pub uid: u32,
+    /// By which number processes have it among their descriptors.
+    pub inode: u32,
 }
 
 impl Listener {
@@ -44,9 +47,13 @@ const COOKIE: usize = 44;
 const WAITING: usize = 56;
 const BACKLOG: usize = 60;
 const UID: usize = 64;
+const INODE: usize = 68;
 
 /// Every TCP socket of this thread's network namespace that listens.
-pub(super) fn listeners() -> io::Result<Vec<Listener>> {
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn listeners() -> io::Result<Vec<Listener>> {
     sockets(1 << TCP_LISTEN, listener)
 }
 
@@ -89,6 +96,7 @@ fn listener(body: &[u8]) -> Option<Listener> {
         waiting: number(body.get(WAITING..)?)?,
         backlog: number(body.get(BACKLOG..)?)?,
         uid: number(body.get(UID..)?)?,
+        inode: number(body.get(INODE..)?)?,
     })
 }
 
@@ -128,16 +136,18 @@ mod tests {
         body[WAITING..WAITING + 4].copy_from_slice(&101_u32.to_ne_bytes());
         body[BACKLOG..BACKLOG + 4].copy_from_slice(&100_u32.to_ne_bytes());
         body[UID..UID + 4].copy_from_slice(&105_u32.to_ne_bytes());
+        body[INODE..INODE + 4].copy_from_slice(&9_u32.to_ne_bytes());
         let full = Listener {
             address: "192.0.2.1:25".parse().unwrap(),
             cookie: 1 << 32 | 7,
             waiting: 101,
             backlog: 100,
             uid: 105,
+            inode: 9,
         };
         assert_eq!(listener(&body), Some(full));
         assert!(full.is_full() && !Listener { waiting: 100, ..full }.is_full());
-        for length in 0..UID + 4 {
+        for length in 0..INODE + 4 {
             assert_eq!(listener(&body[..length]), None, "{length}");
         }
     }

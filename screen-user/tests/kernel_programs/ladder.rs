@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, io::ErrorKind, net::TcpStream, time::Duration};
 
 use screen_user::{
     config::{KernelReply, XdpMode},
-    kernel::{DenyEntry, Expiry, Interface, KernelError, ListId, Mode, Plan},
+    kernel::{DenyEntry, Expiry, Interface, KernelError, ListId, Mode, Plan, prospects},
 };
 
 use super::{
@@ -37,6 +37,17 @@ fn interface(kernel: &Started) -> Interface {
     let mut interfaces = kernel.installation.attached().interfaces;
     assert_eq!(interfaces.len(), 1, "{interfaces:?}");
     interfaces.remove(0)
+}
+
+/// How the gate would be attached to the only interface, as it is foreseen: the way, and those that stand above it.
+fn foreseen(pair: &Pair, plan: &Plan) -> (Option<Mode>, Vec<Mode>) {
+    let mut prospects = pair.within(HOST, || prospects(plan).unwrap());
+    assert_eq!(prospects.len(), 1, "{prospects:?}");
+    ways(&prospects.remove(0).interface)
+}
+
+fn ways(interface: &Interface) -> (Option<Mode>, Vec<Mode>) {
+    (interface.mode, interface.steps.iter().map(|step| step.rung).collect())
 }
 
 /// The numbers of the XDP programs on an interface of the host.
@@ -129,7 +140,11 @@ fn another_xdp_program_is_named_and_left_alone_and_tc_takes_over() {
         assert_eq!(programs_on(&pair, "mail0"), BTreeSet::from([id]));
     }
 
-    let kernel = pair.within(HOST, || Started::new(&Plan { xdp: XdpMode::Auto, ..plan() }).unwrap());
+    let auto = Plan { xdp: XdpMode::Auto, ..plan() };
+    let (mode, above) = foreseen(&pair, &auto);
+    // That this kernel has no tcx is not foreseen.
+    assert_eq!((mode, above), (Some(Mode::Tcx), vec![Mode::Native, Mode::Generic]));
+    let kernel = pair.within(HOST, || Started::new(&auto).unwrap());
     let attached = interface(&kernel);
     assert_eq!(attached.mode, Some(tc()), "{attached}");
     let (of_xdp, of_tc): (Vec<_>, Vec<_>) = attached.steps.iter().partition(|step| step.rung != Mode::Tcx);
@@ -161,8 +176,11 @@ fn an_mtu_too_large_for_native_xdp_is_a_reason_that_its_remedy_mends() {
         run("ip", &["-n", pair.name(HOST), "link", "set", "dev", "mail0", "mtu", mtu]);
     };
     mtu("9000");
-    let kernel = pair.within(HOST, || Started::new(&Plan { xdp: XdpMode::Auto, ..plan() }).unwrap());
+    let auto = Plan { xdp: XdpMode::Auto, ..plan() };
+    let before = foreseen(&pair, &auto);
+    let kernel = pair.within(HOST, || Started::new(&auto).unwrap());
     let attached = interface(&kernel);
+    assert_eq!(ways(&attached), before);
     assert_eq!(attached.mode, Some(Mode::Generic), "{attached}");
     let [step] = attached.steps.as_slice() else { panic!("{attached}") };
     assert_eq!(step.rung, Mode::Native);
@@ -183,8 +201,13 @@ fn a_veth_that_is_to_reply_is_attached_where_it_can() {
     }
     let pair = Pair::new();
     let start = |xdp| Plan { xdp, deny_reply: KernelReply::Reject, ..plan() };
-    let kernel = pair.within(HOST, || Started::new(&start(XdpMode::Auto)).unwrap());
+    let auto = start(XdpMode::Auto);
+    let before = foreseen(&pair, &auto);
+    let kernel = pair.within(HOST, || Started::new(&auto).unwrap());
     let attached = interface(&kernel);
+    assert_eq!(ways(&attached), before);
+    // What it has attached itself does not stand in the way of the next one.
+    assert_eq!(foreseen(&pair, &auto), before);
     assert_eq!((attached.mode, attached.replies), (Some(Mode::Generic), true), "{attached}");
     assert!(attached.steps[0].reason.contains("sends no replies"), "{attached}");
     pair.within(HOST, || drop(kernel));

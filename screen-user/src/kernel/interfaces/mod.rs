@@ -3,14 +3,18 @@
 //! Interfaces come and go. [`Interfaces::refresh`] makes what is attached agree with what is there, and [`LinkChanges`] tells when to
 //! call it.
 
+mod driver_features;
 mod ethtool;
+mod prospect;
 mod reason;
 mod rtnetlink;
 mod rung;
+mod wish;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    path::Path,
     time::Duration,
 };
 
@@ -25,17 +29,19 @@ use tokio::io::unix::AsyncFd;
 use self::{
     rtnetlink::{Changes, Link},
     rung::Refusal,
+    wish::{Wish, is_mute},
 };
 use super::{
     KernelError,
     object::program_mut,
-    pins::Pins,
+    pins::{self, Pins},
     plan::Plan,
     status::{Interface, Mode, Step},
     syscall,
 };
-use crate::config::{KernelReply, XdpMode};
+use crate::config::XdpMode;
 
+pub use self::prospect::{Prospect, prospects};
 pub(super) use self::rung::{detach_filter, is_gate};
 
 /// A network that is being set up changes a lot at once.
@@ -44,11 +50,7 @@ const SETTLING: Duration = Duration::from_millis(50);
 /// The interfaces that the gate is on, or should be.
 #[derive(Debug)]
 pub(super) struct Interfaces {
-    /// Those that are named; none: those with a global address.
-    named: Vec<String>,
-    wanted: XdpMode,
-    /// Whether the gate is to send replies.
-    replies: bool,
+    wish: Wish,
     /// By index.
     present: BTreeMap<u32, Gated>,
     /// The indices of those that the gate can't transmit on, for the programs to know.
@@ -71,22 +73,16 @@ struct Gated {
 
 impl Interfaces {
     pub(super) fn new(plan: &Plan, mute: HashMap<MapData, u32, u32>) -> Self {
-        Self {
-            named: plan.interfaces.clone(),
-            wanted: plan.xdp,
-            replies: replies(plan),
-            present: BTreeMap::new(),
-            mute,
-            released: false,
-        }
+        Self { wish: Wish::of(plan), present: BTreeMap::new(), mute, released: false }
     }
 
     /// Takes over from `plan` which interfaces are named and whether the gate is to send replies; what follows is for the next
     /// [`Interfaces::refresh`].
     pub(super) fn reconfigure(&mut self, plan: &Plan) {
-        self.named.clone_from(&plan.interfaces);
-        if self.replies != replies(plan) {
-            self.replies = !self.replies;
+        let Wish { named, replies, .. } = Wish::of(plan);
+        self.wish.named = named;
+        if self.wish.replies != replies {
+            self.wish.replies = replies;
             // Only there does the best way depend on it.
             let depends = |gated: &&mut Gated| reason::is_mute(&gated.link);
             self.present.values_mut().filter(depends).for_each(|gated| gated.outdated = true);
@@ -107,7 +103,7 @@ impl Interfaces {
         if let Some(missing) = self.missing().next() {
             return Err(not_there(missing));
         }
-        if self.wanted == XdpMode::Auto {
+        if self.wish.mode == XdpMode::Auto {
             return Ok(());
         }
         match self.present.values().find(|gated| gated.interface.mode.is_none()) {
@@ -137,7 +133,7 @@ impl Interfaces {
             return Ok(changes);
         }
         let own = own_ids(ebpf, pins)?;
-        let there = self.wanted_links(&own)?;
+        let there = self.wish.links(&own)?;
         let gone = |index: &u32| !there.contains_key(index);
         for index in self.present.keys().copied().filter(gone).collect::<Vec<_>>() {
             if let Some(gated) = self.present.remove(&index) {
@@ -161,7 +157,7 @@ impl Interfaces {
                         let replies = mode.is_xdp() && !is_mute;
                         let changed = replies != gated.interface.replies;
                         gated.interface.replies = replies;
-                        gated.interface.silent = self.replies && !replies;
+                        gated.interface.silent = self.wish.replies && !replies;
                         if changed {
                             changes.push(gated.interface.to_string());
                         }
@@ -199,7 +195,7 @@ impl Interfaces {
             replies: false,
             silent: false,
             steps: vec![Step {
-                rung: rungs(self.wanted).first().copied().unwrap_or(Mode::Native),
+                rung: self.wish.rungs().first().copied().unwrap_or(Mode::Native),
                 reason: "there is no such interface at the moment".to_owned(),
                 remedy: None,
             }],
@@ -228,30 +224,14 @@ impl Interfaces {
     /// The named interfaces that are not there.
     fn missing(&self) -> impl Iterator<Item = &String> {
         let there = |name: &&String| self.present.values().any(|gated| gated.interface.name == **name);
-        self.named.iter().filter(move |name| !there(name))
-    }
-
-    /// The interfaces that the gate should be on, by index, without the gate itself among their programs.
-    fn wanted_links(&self, own: &BTreeSet<u32>) -> Result<BTreeMap<u32, Link>, KernelError> {
-        let failed = |error| KernelError::system("list the interfaces", error);
-        let links = rtnetlink::links().map_err(failed)?;
-        let addressed =
-            if self.named.is_empty() { rtnetlink::with_global_address().map_err(failed)? } else { BTreeSet::new() };
-        let wanted = |link: &Link| {
-            if self.named.is_empty() { addressed.contains(&link.index) } else { self.named.contains(&link.name) }
-        };
-        let without_own = |mut link: Link| {
-            link.programs.retain(|program| !own.contains(program));
-            (link.index, link)
-        };
-        Ok(links.into_iter().filter(wanted).map(without_own).collect())
+        self.wish.named.iter().filter(move |name| !there(name))
     }
 
     /// Goes down the ladder until a rung holds.
     fn attach(&mut self, ebpf: &mut Ebpf, pins: &Pins, link: Link) -> Result<Gated, KernelError> {
         let mut steps = Vec::new();
-        for &mode in rungs(self.wanted) {
-            if let Some(step) = self.skip(&link, mode) {
+        for &mode in self.wish.rungs() {
+            if let Some(step) = self.wish.skip(&link, mode) {
                 steps.push(step);
                 continue;
             }
@@ -260,7 +240,7 @@ impl Interfaces {
             self.tell_mute(link.index, is_mute)?;
             match rung::attach(ebpf, pins, &link, mode) {
                 Ok(pin) => {
-                    let silent = self.replies && !replies;
+                    let silent = self.wish.replies && !replies;
                     let interface = Interface { name: link.name.clone(), mode: Some(mode), replies, silent, steps };
                     return Ok(Gated { link, interface, pin: Some(pin), outdated: false });
                 }
@@ -285,18 +265,6 @@ impl Interfaces {
             }
             Err(error) => Err(KernelError::map(map::MUTE)(error)),
         }
-    }
-
-    /// Why a rung need not be tried.
-    fn skip(&self, link: &Link, mode: Mode) -> Option<Step> {
-        if !link.ethernet {
-            return Some(reason::headless(mode));
-        }
-        if mode.is_xdp() && !link.programs.is_empty() {
-            return Some(reason::occupied(link, mode, &link.programs));
-        }
-        let avoided = self.wanted == XdpMode::Auto && self.replies && is_mute(mode, link);
-        avoided.then(|| reason::mute(mode))
     }
 }
 
@@ -335,27 +303,6 @@ fn not_there(name: &str) -> KernelError {
     }
 }
 
-/// Whether anybody is to hear that it is turned away.
-fn replies(plan: &Plan) -> bool {
-    [plan.deny_reply, plan.limit_reply].contains(&KernelReply::Reject)
-}
-
-/// The ways to attach, the best one first.
-fn rungs(wanted: XdpMode) -> &'static [Mode] {
-    match wanted {
-        XdpMode::Auto => &[Mode::Native, Mode::Generic, Mode::Tcx, Mode::Clsact],
-        XdpMode::Native => &[Mode::Native],
-        XdpMode::Generic => &[Mode::Generic],
-        XdpMode::Tc => &[Mode::Tcx, Mode::Clsact],
-        XdpMode::Clsact => &[Mode::Clsact],
-    }
-}
-
-/// Whether XDP can't transmit over `link` when it is attached so.
-fn is_mute(mode: Mode, link: &Link) -> bool {
-    mode == Mode::Native && reason::is_mute(link)
-}
-
 fn take_off(pins: &Pins, gated: &Gated) {
     if let Some(pin) = &gated.pin {
         pins.release(|name| name == pin);
@@ -366,9 +313,14 @@ fn take_off(pins: &Pins, gated: &Gated) {
 fn own_ids(ebpf: &mut Ebpf, pins: &Pins) -> Result<BTreeSet<u32>, KernelError> {
     let gate: &mut Xdp = program_mut(ebpf, program::GATE)?;
     let own = gate.info().map_err(KernelError::program(program::GATE))?.id();
-    let left = pins.link_names().into_iter().filter(|name| is_gate(name));
-    let left = left.filter_map(|name| syscall::link_program(&pins.link(&name)).ok());
-    Ok(left.chain([own]).collect())
+    let left = left_behind(pins.path());
+    Ok(left.into_iter().chain([own]).collect())
+}
+
+/// The numbers of the XDP programs that a gate with these pins has attached.
+fn left_behind(pin_path: &Path) -> BTreeSet<u32> {
+    let links = pins::pinned_links(pin_path).filter(|(name, _)| is_gate(name));
+    links.filter_map(|(_, path)| syscall::link_program(&path).ok()).collect()
 }
 
 /// Tells when interfaces may have changed.

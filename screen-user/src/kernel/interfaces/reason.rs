@@ -42,10 +42,7 @@ pub(super) fn refused(link: &Link, mode: Mode, error: &io::Error, complaint: Opt
     let lower = said.to_lowercase();
     let merging = ethtool::merging(name);
     let remedy = if lower.contains("mtu") || lower.contains("headroom") || link.mtu > LARGEST_NATIVE_MTU {
-        // A veth's limit is its other end's, which may stand in another namespace.
-        let (whose, interface) =
-            if is_veth(name) { (" (both ends of the pair)", "IFACE") } else { ("", name.as_str()) };
-        Some(format!("ip link set dev {interface} mtu {LARGEST_NATIVE_MTU}{whose}"))
+        Some(smaller_mtu(name))
     } else if !merging.is_empty() {
         Some(format!(
             "ethtool -K {name}{}",
@@ -62,6 +59,21 @@ pub(super) fn refused(link: &Link, mode: Mode, error: &io::Error, complaint: Opt
         said
     };
     Step { rung: mode, reason: format!("{said} ({driver}, MTU {}{merging})", link.mtu), remedy }
+}
+
+/// Why native XDP is bound to be refused.
+pub(super) fn unfit(link: &Link) -> Option<Step> {
+    (link.mtu > LARGEST_NATIVE_MTU).then(|| Step {
+        rung: Mode::Native,
+        reason: format!("an MTU of {} is too large for it", link.mtu),
+        remedy: Some(smaller_mtu(&link.name)),
+    })
+}
+
+fn smaller_mtu(interface: &str) -> String {
+    // A veth's limit is its other end's, which may stand in another namespace.
+    let (whose, interface) = if is_veth(interface) { (" (both ends of the pair)", "IFACE") } else { ("", interface) };
+    format!("ip link set dev {interface} mtu {LARGEST_NATIVE_MTU}{whose}")
 }
 
 /// Why `mode` is not tried: XDP is taken by somebody else's programs.
