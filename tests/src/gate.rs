@@ -139,6 +139,8 @@ impl Settings {
     pub fn run_to_end(&self, namespace: &Namespace, restrictions: &[&str], words: &[&str]) -> (ExitStatus, String) {
         let config = self.write().display().to_string();
         let output = self.directory.join("run-to-end");
+        // What is said is added to what is there.
+        let _ = std::fs::remove_file(&output);
         let words: Vec<&str> = words.iter().copied().chain(["--config", &config]).collect();
         let ended = Process::start_with(namespace, restrictions, &mxscreen(), &words, &output).wait(SOON);
         let mut said = std::fs::read_to_string(&output).unwrap_or_default();

@@ -14,6 +14,7 @@ mod cache;
 mod counts;
 mod denied;
 mod dnsbl;
+mod doctor;
 mod documents;
 mod dry_run;
 mod early_talker;

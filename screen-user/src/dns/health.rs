@@ -10,12 +10,19 @@ use std::{
     hash::BuildHasher,
     net::{IpAddr, Ipv4Addr},
     sync::{Arc, Weak},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::time::sleep;
 
-use super::{Probe, lookup::Desk, query::Answer, report::Report, zone::Zone};
+use super::{
+    Probe, SetupError,
+    lookup::Desk,
+    query::{Answer, Resolver},
+    report::{Failure, Report},
+    zone::{Zone, ZoneName},
+};
+use crate::config;
 
 /// Must not be listed.
 const NEVER_LISTED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));
@@ -66,6 +73,52 @@ async fn check(desk: &Desk, zone: &Zone) {
     if zone.note_test_point(listed) && !listed {
         desk.report(Report::NoTestPoint(zone.name.clone()));
     }
+}
+
+/// What a zone's test points say of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Listed is what has to be, and not listed what must not; the slower answer took so long.
+    Sound(Duration),
+    /// Nothing is listed that has to be: it has no test points, or lists nobody.
+    NoTestPoint,
+    /// It lists everybody.
+    ListsEverybody,
+    /// It can't be told.
+    Failed(Failure),
+}
+
+/// Asks each of `zones` for both of its test points, all at once. Must be called in a tokio runtime.
+///
+/// # Errors
+/// A zone can't be asked, or there is no resolver.
+pub async fn checkup(zones: Vec<ZoneName>, config: &config::Resolver) -> Result<Vec<(ZoneName, Health)>, SetupError> {
+    let resolver = Arc::new(Resolver::new(config, true)?);
+    let zones = zones.into_iter().map(|name| Zone::new(0, name, 2)).collect::<Result<Vec<Zone>, SetupError>>()?;
+    let asked: Vec<_> = zones
+        .into_iter()
+        .map(|zone| {
+            let resolver = Arc::clone(&resolver);
+            tokio::spawn(async move {
+                let begun = Instant::now();
+                let (never, always) =
+                    tokio::join!(resolver.ask(&zone, NEVER_LISTED), resolver.ask(&zone, ALWAYS_LISTED));
+                let health = match (never, always) {
+                    (Ok(Answer::Listed { .. }), _) => Health::ListsEverybody,
+                    (Err(failure), _) | (_, Err(failure)) => Health::Failed(failure),
+                    (_, Ok(Answer::NotListed { .. })) => Health::NoTestPoint,
+                    (_, Ok(Answer::Listed { .. })) => Health::Sound(begun.elapsed()),
+                };
+                (zone.name, health)
+            })
+        })
+        .collect();
+    let mut healths = Vec::with_capacity(asked.len());
+    for health in asked {
+        // A task that panicked says nothing of its zone.
+        healths.extend(health.await.ok());
+    }
+    Ok(healths)
 }
 
 /// Within a tenth of `wait`, so that many gates do not ask at the same moment.

@@ -28,14 +28,16 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
-use self::{lookup::Desk, query::Resolver, zone::Zone};
 pub use self::{
+    health::{Health, checkup},
     lookup::Subscription,
     names::{NameError, Names},
+    query::recursors,
     report::{Failure, LateResult, REPORT_INTERVAL, Report},
     stats::{Latency, ZoneStats},
     zone::ZoneName,
 };
+use self::{lookup::Desk, query::Resolver, zone::Zone};
 use crate::config;
 
 /// `tracing` targets that print query names: a subscriber must leave them out, as zone names can be secret.

@@ -121,15 +121,7 @@ pub(super) struct Resolver {
 impl Resolver {
     /// With the configured recursors, else the system's. Where nothing is to be asked (`needed`) there may be none.
     pub(super) fn new(config: &config::Resolver, needed: bool) -> Result<Self, SetupError> {
-        let mut servers: Vec<_> = config.servers.iter().copied().map(name_server).collect();
-        if servers.is_empty() && needed {
-            let (system, _) =
-                parse_resolv_conf(&config.system).map_err(|error| SetupError::System(error.to_string()))?;
-            servers = system.name_servers().to_vec();
-            if servers.is_empty() {
-                return Err(SetupError::NoResolver);
-            }
-        }
+        let servers = if needed { servers(config)? } else { configured(config) };
 
         let share = u32::try_from(servers.len()).unwrap_or(u32::MAX).max(1);
         let transport = Transport {
@@ -223,6 +215,32 @@ impl Resolver {
             _ => Err(Failure::BadResponse),
         }
     }
+}
+
+/// The recursors that the configuration names.
+fn configured(config: &config::Resolver) -> Vec<NameServerConfig> {
+    config.servers.iter().copied().map(name_server).collect()
+}
+
+/// The configured recursors, else the system's.
+fn servers(config: &config::Resolver) -> Result<Vec<NameServerConfig>, SetupError> {
+    let servers = configured(config);
+    if !servers.is_empty() {
+        return Ok(servers);
+    }
+    let (system, _) = parse_resolv_conf(&config.system).map_err(|error| SetupError::System(error.to_string()))?;
+    match system.name_servers() {
+        [] => Err(SetupError::NoResolver),
+        servers => Ok(servers.to_vec()),
+    }
+}
+
+/// Whom zones are asked through: the configured recursors, else the system's.
+///
+/// # Errors
+/// There is none, or the system's configuration can't be read.
+pub fn recursors(config: &config::Resolver) -> Result<Vec<IpAddr>, SetupError> {
+    Ok(servers(config)?.into_iter().map(|server| server.ip).collect())
 }
 
 /// A recursor that is asked over UDP, and over TCP where the answer was cut short.

@@ -24,7 +24,7 @@ use crate::{
 use super::{driver::Driver, keepalive::Keepalive, proxy_wait};
 
 /// Connections that may wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+pub(crate) const BACKLOG: i32 = 4096;
 /// After `accept` failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What a client is told whose addresses can't be found out (spec 1.3).
@@ -36,17 +36,29 @@ const NO_ENDPOINTS: &[u8] = b"421 4.3.2 No system resources\r\n";
 /// The address is taken, is not there, or may not be used; the error names it.
 pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let open = || {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        if let SocketAddr::V6(v6) = address {
-            socket.set_only_v6(*v6.ip() != Ipv6Addr::UNSPECIFIED)?;
-        }
-        socket.bind(&address.into())?;
-        let socket = prepare(socket)?;
+        let socket = prepare(bind(address)?)?;
         socket.listen(BACKLOG)?;
         Ok(socket.into())
     };
     open().map_err(|error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
+}
+
+/// Whether [`listen`] would get the address. No client can meet what tries it.
+///
+/// # Errors
+/// As [`listen`].
+pub(crate) fn try_address(address: SocketAddr) -> io::Result<()> {
+    bind(address).map(drop)
+}
+
+fn bind(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if let SocketAddr::V6(v6) = address {
+        socket.set_only_v6(*v6.ip() != Ipv6Addr::UNSPECIFIED)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 /// Gives a socket what accepted ones inherit: set here once, it costs no client anything.

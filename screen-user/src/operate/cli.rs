@@ -37,6 +37,8 @@ pub enum Command {
     Screener,
     /// Read the configuration and all files it names, and report every problem
     Check(RunArgs),
+    /// Examine this host: kernel, interfaces, limits, clock, ports, files, resolver and zones, mail servers, Redis; with what mends it
+    Doctor(DoctorArgs),
     /// Show queues, tests, cache, kernel attachment and DNSBL zones of a running gate
     Status(StatusArgs),
     /// Show rates, verdicts and the busiest clients of a running gate, live
@@ -96,6 +98,17 @@ pub struct RunArgs {
     /// Override one dotted key, e.g. --set pregreet.wait=2s
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
     pub overrides: Vec<(String, String)>,
+}
+
+/// `mxscreen doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// The configuration.
+    #[command(flatten)]
+    pub configuration: RunArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `mxscreen status`.

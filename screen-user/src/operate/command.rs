@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::{
     blocklist, cache,
     cli::{Cli, Command, EntryArgs, ImportArgs, ListArgs, Page, RunArgs, StatusArgs},
+    doctor,
     exit::{Code, Failure},
     explain, manual,
     request::{self, Entry, Request},
@@ -34,6 +35,10 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
             keeper::run(&arguments.config, &overrides(&arguments, cli.control.as_deref()), heir)
         }
         Command::Check(arguments) => check(&arguments.config, &overrides(&arguments, cli.control.as_deref())),
+        Command::Doctor(arguments) => {
+            let overrides = overrides(&arguments.configuration, cli.control.as_deref());
+            doctor::run(&arguments.configuration.config, &overrides, arguments.json)
+        }
         Command::Status(arguments) => status(&gate, &arguments),
         Command::Top(arguments) => top::run(&gate, arguments.interval),
         Command::Explain(arguments) => explain::run(&gate, &arguments),

@@ -5,6 +5,7 @@ mod cache;
 pub mod cli;
 pub mod command;
 pub mod control;
+mod doctor;
 pub mod exit;
 mod explain;
 pub mod log;

@@ -30,7 +30,7 @@ const NO_LINES: [&str; 2] = [
 ];
 
 /// The sources without their tests.
-fn sources() -> Vec<(String, String)> {
+pub(super) fn sources() -> Vec<(String, String)> {
     fn gather(folder: &Path, found: &mut Vec<(String, String)>) {
         for entry in fs::read_dir(folder).unwrap().flatten() {
             let path = entry.path();
@@ -51,7 +51,7 @@ fn sources() -> Vec<(String, String)> {
 }
 
 /// The longest piece of a text that is the same whatever its placeholders stand for.
-fn constant(text: &str) -> String {
+pub(super) fn constant(text: &str) -> String {
     // A line of the source that ends with a backslash goes on behind the next one's indentation.
     let text = Regex::new(r"\\\n\s*").unwrap().replace_all(text, "");
     let text = text.replace("\\\"", "\"");

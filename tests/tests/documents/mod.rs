@@ -2,6 +2,7 @@
 //! no line of the log is missing.
 
 mod examples;
+mod findings;
 mod log_lines;
 
 use std::path::{Component, Path, PathBuf};
