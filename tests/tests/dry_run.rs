@@ -103,6 +103,28 @@ fn no_client_has_too_many_connections_until_it_is_over() {
 }
 
 #[test]
+fn a_connection_too_many_is_told_once() {
+    let Some(net) = Net::new() else { return };
+    let _server = Backend::patient(&net.edge);
+    // Nobody has passed before all have come.
+    let gate = Gate::start(&net, dry(&net).set("limits.client_connections", "2").text("pregreet.wait", "6s"));
+    let address = ip(CLIENTS[0]);
+    let mut standing: Vec<Client> = (0..4).map(|_| Client::connect(net.client(), address)).collect();
+    for client in &mut standing {
+        assert_eq!(client.line(), "220-mx.example.test ESMTP");
+    }
+    assert!(gate.pins().count("refused", address, "limited") > 0, "the kernel has seen it");
+    drop(standing);
+    let past = || gate.ask(&["explain", &address.to_string()])["past"]["last"].as_array().cloned().unwrap_or_default();
+    gate.wait("all sessions are in the journal", || past().len() >= 4);
+    let objections = past().iter().filter(|entry| entry["objection"] == "too-many-connections").count();
+    assert_eq!((past().len(), objections), (4, 2), "{:?}", past());
+    assert_eq!(gate.logged(": too many connections (dry run)"), 2);
+    assert_eq!(gate.logged("too many connections (kernel)"), 0);
+    end(&gate);
+}
+
+#[test]
 fn early_talkers_deliver_and_their_failures_count_when_it_is_over() {
     let Some(net) = Net::new() else { return };
     let postfix = Postfix::start(&net);

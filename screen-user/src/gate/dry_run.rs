@@ -1,13 +1,17 @@
 //! What a dry run lets in, for `status` and `explain`.
 
+use std::net::IpAddr;
+
 use serde_json::{Value, json};
 
-use super::{Gate, view::words};
+use super::{Gate, unix_now, view::words};
 use crate::{
+    config::{Layout, Steer},
     kernel::Reason,
     screen::{
         event::Standing,
         policy::{Action, Policy},
+        record::Client,
     },
 };
 
@@ -26,6 +30,23 @@ impl Gate {
             }
         }
         rows.into()
+    }
+
+    /// Whether the kernel gives this client's connections to the mail server by itself, so that no session follows that could tell of them.
+    pub(super) fn is_steered(&self, client: IpAddr) -> bool {
+        let config = self.config.load();
+        let to_nobody = config.layout == Layout::Front && config.forward.steer_to.is_none();
+        if config.kernel.steer == Steer::Off || to_nobody {
+            return false;
+        }
+        match self.standing(client) {
+            Standing::Allowed => true,
+            Standing::Unlisted => {
+                let record = self.screen().record(Client::of(client, config.policy.limits.client_prefix));
+                record.and_then(|record| config.policy.valid_until(&record)).is_some_and(|until| until > unix_now())
+            }
+            Standing::Barred | Standing::Denied => false,
+        }
     }
 }
 

@@ -96,10 +96,14 @@ impl Gate {
         };
         let (client, server) = (event.client, event.server);
         self.note_kernel_event(event, dry_run);
+        // In a dry run its connection makes line and entry: with the mail server, or with the screener.
+        if dry_run
+            && (event.reason == Reason::Denied || event.reason == Reason::Limited && !self.is_steered(client.ip()))
+        {
+            return;
+        }
         self.keep_kernel_event(event, dry_run);
         let line = match event.reason {
-            // In a dry run its connection makes the line: with the mail server, or with the screener.
-            Reason::Denied if dry_run => return,
             Reason::Denied | Reason::LetIn => LogLine::Denylisted { client, style },
             Reason::Limited => LogLine::TooManyConnections { client },
             Reason::PassOld => LogLine::PassOld { client },
@@ -119,8 +123,6 @@ impl Gate {
     /// What the kernel turned away, or would have but for a dry run, stands in the journal beside the sessions.
     fn keep_kernel_event(&self, event: &KernelEvent, dry_run: bool) {
         let verdict = match event.reason {
-            // In a dry run its connection makes the entry: with the mail server, or with the screener.
-            Reason::Denied if dry_run => return,
             Reason::Denied | Reason::LetIn => (outcome::Verdict::Rejected, outcome::Reason::Barred),
             Reason::Limited => (outcome::Verdict::Deferred, outcome::Reason::TooManyConnections),
             _ => return,
