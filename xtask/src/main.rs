@@ -48,8 +48,8 @@ enum Verb {
     Demo(demo::Options),
     /// Measure the gate beside what it is compared with, in one run
     Bench(bench::Options),
-    /// Draw the dashboard's picture anew, from some minutes of real traffic
-    Picture,
+    /// Draw the pictures of the README anew, from real traffic
+    Picture(picture::Options),
     /// Import, export, list and remove block lists of a running gate: `mxscreen blocklist`
     Blocklist(blocklist::Options),
     /// Feed the parsers and the session core with generated input for a bounded time
@@ -67,7 +67,7 @@ fn main() -> ExitCode {
         Verb::Oracle(options) => oracle::run(&options),
         Verb::Demo(options) => demo::run(&options),
         Verb::Bench(options) => bench::run(&options),
-        Verb::Picture => picture::run(),
+        Verb::Picture(options) => picture::run(&options),
         Verb::Blocklist(options) => blocklist::run(&options),
         Verb::Fuzz(options) => fuzz::run(&options),
     };

@@ -1,13 +1,9 @@
-//! `cargo xtask picture`: the dashboard's picture in the README, from some minutes of real traffic.
+//! The dashboard's picture, from some minutes of real traffic.
 //!
 //! Grafana is no Debian package. So its panels are asked of Debian's Prometheus, and drawn where the dashboard has them by uPlot, which is what Grafana
 //! draws them by.
 
-use std::{
-    fs,
-    path::Path,
-    process::{Command, ExitCode},
-};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result};
 
@@ -19,13 +15,13 @@ use crate::{
 };
 
 /// The page that draws.
-const PAGE: &str = include_str!("../../tests/benches/dashboard/page.html");
+const PAGE: &str = include_str!("../../../tests/benches/dashboard/page.html");
 
 /// Draws `docs/images/dashboard.png` anew.
 ///
 /// # Errors
 /// What it takes can't be had, or something went wrong on the way.
-pub(crate) fn run() -> Result<ExitCode> {
+pub(super) fn run() -> Result<()> {
     use setup::Part;
     setup::ensure(&[Part::Build, Part::Sandbox, Part::Redis, Part::Prometheus, Part::Picture])?;
     build::release()?;
@@ -39,7 +35,7 @@ pub(crate) fn run() -> Result<ExitCode> {
 }
 
 /// Draws what Prometheus has answered.
-fn draw(folder: &Path, answers: &Path) -> Result<ExitCode> {
+fn draw(folder: &Path, answers: &Path) -> Result<()> {
     let answers = fs::read_to_string(answers).context("can't read what Prometheus answered")?;
     fs::write(folder.join("answers.js"), format!("const picture = {answers};\n")).context("can't write the answers")?;
     let page = folder.join("page.html");
@@ -52,5 +48,5 @@ fn draw(folder: &Path, answers: &Path) -> Result<ExitCode> {
     browser.arg(format!("--screenshot={}", image.display())).arg(format!("file://{}", page.display()));
     process::output(&mut browser).context("chromium draws nothing")?;
     say(&format!("drawn: {}", image.display()));
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
