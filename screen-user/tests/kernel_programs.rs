@@ -26,6 +26,8 @@ mod hung;
 mod killed;
 #[path = "kernel_programs/ladder.rs"]
 mod ladder;
+#[path = "../../tests/src/leftovers.rs"]
+mod leftovers;
 #[path = "kernel_programs/place.rs"]
 mod place;
 #[path = "kernel_programs/recounting.rs"]

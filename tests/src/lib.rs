@@ -25,6 +25,7 @@ pub mod dns;
 pub mod documents;
 pub mod fleet;
 pub mod gate;
+mod leftovers;
 pub mod log_tools;
 pub mod middlebox;
 pub mod mta;

@@ -2,10 +2,9 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
-    process::Command,
+    path::Path,
     sync::{
-        Mutex, Once, PoisonError,
+        Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
 };
@@ -13,13 +12,13 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
+    leftovers,
     middlebox::{TO_CLIENT, TO_EDGE},
     netns::Namespace,
     privilege,
 };
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
-static SWEPT: Once = Once::new();
 
 /// An edge host and client hosts, all of them namespaces, and a directory for the test's files.
 ///
@@ -60,8 +59,8 @@ impl Net {
         if !privilege::ready() {
             return None;
         }
-        SWEPT.call_once(sweep);
-        let id = format!("mxs{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        leftovers::sweep();
+        let id = leftovers::name(COUNT.fetch_add(1, Ordering::Relaxed));
         let directory = tempfile::Builder::new().prefix(&format!("{id}-")).tempdir().expect("a directory for the test");
         // Postfix and a gate without privileges have to get to their files.
         std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
@@ -144,30 +143,4 @@ impl Host {
         }
         addresses.push(address);
     }
-}
-
-/// Removes what runs that were killed, and so could not tidy up, have left behind.
-fn sweep() {
-    let leftovers = |directory: &str| -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-        entries.map(|entry| entry.path()).filter(|path| owner(path).is_some_and(is_gone)).collect()
-    };
-    for namespace in leftovers("/run/netns") {
-        // Another run may be sweeping too; whoever is second finds nothing.
-        drop(Command::new("ip").args(["netns", "del"]).args(namespace.file_name()).output());
-    }
-    let temporary = std::env::temp_dir();
-    for directory in leftovers("/sys/fs/bpf").into_iter().chain(leftovers(&temporary.to_string_lossy())) {
-        drop(std::fs::remove_dir_all(directory));
-    }
-}
-
-/// The process that a name `mxs<process>-<number>...` belongs to.
-fn owner(path: &Path) -> Option<u32> {
-    let (process, number) = path.file_name()?.to_str()?.strip_prefix("mxs")?.split_once('-')?;
-    number.starts_with(|digit: char| digit.is_ascii_digit()).then(|| process.parse().ok())?
-}
-
-fn is_gone(process: u32) -> bool {
-    !Path::new("/proc").join(process.to_string()).exists()
 }

@@ -4,8 +4,8 @@ use std::{
     env,
     fs::File,
     ops::Deref,
-    path::{Path, PathBuf},
-    process::{self, Command},
+    path::Path,
+    process::Command,
     sync::atomic::{AtomicU32, Ordering},
     thread,
 };
@@ -17,10 +17,13 @@ use screen_user::{
     kernel::{Installation, Kernel, KernelError, Plan, missing_capabilities},
 };
 
+use crate::leftovers;
+
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
-fn number() -> u32 {
-    NUMBER.fetch_add(1, Ordering::Relaxed)
+/// See [`leftovers::name`].
+fn name() -> String {
+    leftovers::name(NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Whether the test can run. Says what is missing if it can't; in CI that is a failure.
@@ -28,6 +31,7 @@ pub(crate) fn privileged() -> bool {
     let missing = missing_capabilities().unwrap();
     let root = nix::unistd::geteuid().is_root();
     if missing.is_empty() && root {
+        leftovers::sweep();
         return true;
     }
     let what = if root { missing.join(", ") } else { "root".to_owned() };
@@ -58,7 +62,7 @@ pub(crate) fn plan() -> Plan {
         deny_reply: KernelReply::Drop,
         limit_reply: KernelReply::Drop,
         dry_run: false,
-        pin_path: PathBuf::from(format!("/sys/fs/bpf/mxs-test-{}-{}", process::id(), number())),
+        pin_path: Path::new("/sys/fs/bpf").join(name()),
         event_rate: Plan::EVENT_RATE,
         debug: false,
     }
@@ -153,7 +157,7 @@ pub(crate) const NEIGHBOUR: usize = 1;
 impl Pair {
     /// The host has 192.0.2.1 and 2001:db8::1 on `mail0`, its neighbour .2 to .5 and ::2 to ::5.
     pub(crate) fn new() -> Self {
-        let stem = format!("mxs-{}-{}", process::id(), number());
+        let stem = name();
         let pair = Self { names: [format!("{stem}-h"), format!("{stem}-n")] };
         for name in &pair.names {
             run("ip", &["netns", "add", name]);
