@@ -65,31 +65,63 @@ fn a_gate_that_goes_away_and_comes_back_is_waited_for() {
     terminal.wait("that it is back", |screen| screen.contains("on mx.example.test") && !screen.contains("NO ANSWER"));
 }
 
+/// A line that has a shell start `mxscreen top`, by `starter` if there is one, and say how that ended. Its process is noted for [`pid`].
+fn noted(net: &Net, settings: &Settings, starter: &str, end: &str) -> String {
+    let start = format!("exec {starter} {} top --control {}", mxscreen().display(), settings.control().display());
+    format!("sh -c 'echo $$ > {}/pid; {start}'; echo ended {end} $?", net.directory().display())
+}
+
+fn pid(net: &Net) -> String {
+    std::fs::read_to_string(net.directory().join("pid")).unwrap().trim().to_owned()
+}
+
+#[track_caller]
+fn assert_given_back(terminal: &Terminal, end: &str) {
+    assert!(!terminal.is_taken(), "{end}");
+    terminal.line("clear; stty -a | grep -o -w -e '-*icanon' -e '-*echo'; echo stated");
+    let screen = terminal.wait("the terminal's modes", |screen| screen.contains("\nstated"));
+    assert!(screen.contains("icanon\n") && screen.contains("\necho\n"), "{end}: {screen}");
+    assert!(!screen.contains("-icanon") && !screen.contains("-echo"), "{end}: {screen}");
+    terminal.line("clear");
+    terminal.wait("nothing", |screen| !screen.contains("stated"));
+}
+
 #[test]
 fn the_terminal_is_given_back_however_it_ends() {
     let Some(net) = Net::new() else { return };
     let gate = Gate::start(&net, Settings::in_place(&net));
     let terminal = Terminal::start(net.directory(), 80, 24);
-    for (number, end) in ["q", "C-c", "TERM", "INT", "HUP"].into_iter().enumerate() {
-        // The shell says which process the terminal is to be taken from.
-        let start = format!("exec {} top --control {}", mxscreen().display(), gate.settings().control().display());
-        terminal.line(&format!("sh -c 'echo $$ > {}/pid; {start}'; echo ended {number} $?", net.directory().display()));
+    for end in ["q", "C-c", "TERM", "INT", "HUP"] {
+        terminal.line(&noted(&net, gate.settings(), "", end));
         terminal.wait("the gate's name", |screen| screen.contains("on mx.example.test"));
         assert!(terminal.is_taken());
         if matches!(end, "q" | "C-c") {
             terminal.keys(&[end]);
         } else {
-            let pid = std::fs::read_to_string(net.directory().join("pid")).unwrap();
-            assert!(Command::new("kill").args(["-s", end, pid.trim()]).status().unwrap().success());
+            assert!(Command::new("kill").args(["-s", end, &pid(&net)]).status().unwrap().success());
         }
-        terminal.wait("the shell", |screen| screen.contains(&format!("\nended {number} 0")));
-        assert!(!terminal.is_taken(), "{end}");
-        terminal.line("stty -a | grep -o -w -e '-*icanon' -e '-*echo'; echo stated");
-        let screen = terminal.wait("the terminal's modes", |screen| screen.contains("\nstated"));
-        assert!(screen.contains("\nicanon\n") && screen.contains("\necho\n"), "{end}: {screen}");
-        terminal.line("clear");
-        terminal.wait("nothing", |screen| !screen.contains("ended"));
+        terminal.wait("the shell", |screen| screen.contains(&format!("\nended {end} 0")));
+        assert_given_back(&terminal, end);
     }
+}
+
+#[test]
+fn the_terminal_is_given_back_when_it_dies_of_a_panic() {
+    let Some(net) = Net::new() else { return };
+    let gate = Gate::start(&net, Settings::in_place(&net).text("pregreet.wait", "60s"));
+    let _client = Client::connect(net.client(), "198.18.1.7".parse().unwrap());
+    let terminal = Terminal::start(net.directory(), 80, 24);
+    // Somebody whom nobody else is: its four threads wait for the gate, keys, signals and each other, and there can't be a fifth.
+    let somebody = 1_000_000_000 + std::process::id();
+    let limited = format!("prlimit --nproc=4 setpriv --ruid {somebody} --bounding-set=-sys_resource,-sys_admin");
+    let limited = format!("env RUST_BACKTRACE=0 {limited}");
+    terminal.line(&noted(&net, gate.settings(), &limited, "dead"));
+    terminal.wait("the client", |screen| screen.contains("> 198.18.1.7"));
+    assert!(terminal.is_taken());
+    terminal.keys(&["Enter"]);
+    let screen = terminal.wait("the shell", |screen| screen.contains("\nended dead 101"));
+    assert!(screen.contains("panicked"), "{screen}");
+    assert_given_back(&terminal, "a panic");
 }
 
 #[test]
