@@ -14,6 +14,7 @@ use crate::{
         log::{Part, Severity},
     },
     screen::{
+        dnsbl::Zone,
         log::{DRY_RUN, LogLine},
         outcome,
         record::Client,
@@ -136,11 +137,11 @@ impl Gate {
         self.journal.keep(&if dry_run || event.reason == Reason::LetIn { entry.let_in() } else { entry });
     }
 
-    /// Logs what the DNSBL zones report and corrects what their late answers contradict.
-    pub(super) async fn take_reports(self: Arc<Self>, mut reports: Receiver<Report>) {
+    /// Logs what the DNSBL `zones` report and corrects what their late answers contradict.
+    pub(super) async fn take_reports(self: Arc<Self>, zones: Vec<Zone>, mut reports: Receiver<Report>) {
         while let Some(report) = reports.recv().await {
             match report {
-                Report::Late(result) => self.correct(&result),
+                Report::Late(result) => self.correct(&zones, &result),
                 other => {
                     // A report's text brings its own severity word, as dnsblog's does.
                     let text = other.to_string();
@@ -154,8 +155,12 @@ impl Gate {
     }
 
     /// A pass that was given before all zones had answered is taken back if the whole score says otherwise.
-    fn correct(&self, late: &LateResult) {
+    fn correct(&self, zones: &[Zone], late: &LateResult) {
         let config = self.config.load();
+        // After a reload the numbers in the answers may mean other zones.
+        if config.policy.dnsbl.sites.zones() != zones {
+            return;
+        }
         let client = Client::of(late.client, config.policy.limits.client_prefix);
         let corrected = self.screen().correct_dnsbl(client, &late.answers, self.now());
         if let Some(record) = corrected {

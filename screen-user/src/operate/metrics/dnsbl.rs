@@ -1,4 +1,4 @@
-//! The DNSBL zones, each by the name that may be shown. Counts begin anew when the configuration is reloaded.
+//! The DNSBL zones, each by the name that may be shown. Counts begin anew when a reload changes zones or resolvers.
 
 use std::fmt;
 
