@@ -9,6 +9,7 @@ use screen_tests::{
     postfix::Postfix,
     smtp::Client,
 };
+use serde_json::{Value, json};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -62,7 +63,7 @@ fn enforce_names_the_zone_as_the_reply_map_says() {
     let Some(net) = Net::new() else { return };
     let listed = ip("198.18.1.1");
     let zones = ["secret-key.heavy.example", "light.example"].map(|name| Zone::new(name).list(listed, 4));
-    let _dns = DnsServer::start(&net.edge, zones.to_vec());
+    let dns = DnsServer::start(&net.edge, zones.to_vec());
     let _postfix = Postfix::start(&net);
     let settings = settings(&net)
         .set("dnsbl.sites", r#"["secret-key.heavy.example*2", "light.example"]"#)
@@ -80,6 +81,23 @@ fn enforce_names_the_zone_as_the_reply_map_says() {
     gate.wait_log(&format!("NOQUEUE: reject: RCPT from {}: {refused}; from=<a@client.example.test>", client.name()));
     client.quit();
     assert_eq!(gate.logged("secret-key"), 0, "a zone's key is nobody's business");
+
+    // Who asks why is told without a question, after a reload too.
+    gate.tell(&["reload"]);
+    let known = gate.ask(&["explain", "198.18.1.1"])["dnsbl"].clone();
+    assert_eq!(known["listed_by"], json!(["heavy.example", "light.example"]), "{known}");
+    assert_eq!((&known["score"], &known["threshold"], &known["blocked"]), (&json!(3), &json!(3), &json!(true)));
+    assert_eq!(known["zones"][0]["codes"], json!(["127.0.0.4"]));
+    let listed_until = known["asked"].as_u64().unwrap() + 300;
+    assert_eq!(known["zones"][0]["until"], listed_until, "the TTL of the listing");
+    let text = gate.tell(&["explain", "198.18.1.1"]);
+    assert!(
+        text.contains(": score 3, threshold 3\n") && text.contains("\nheavy.example  listed: 127.0.0.4  2"),
+        "{text}"
+    );
+    assert!(!text.contains("secret-key"), "{text}");
+    assert_eq!(gate.ask(&["explain", "198.18.1.2"])["dnsbl"], Value::Null);
+    assert_eq!(dns.asked(".18.198.secret-key.heavy.example"), 1, "one question, by the client itself");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{
     hash::BuildHasher,
     net::{IpAddr, Ipv4Addr},
     sync::{Arc, Weak},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use tokio::time::sleep;
@@ -20,6 +20,7 @@ use super::{
     lookup::Desk,
     query::{Answer, Resolver},
     report::{Failure, Report},
+    unix_now,
     zone::{Zone, ZoneName},
 };
 use crate::config;
@@ -52,8 +53,7 @@ async fn follow(desk: Weak<Desk>, zone: Arc<Zone>, probe: Probe) {
 async fn check(desk: &Desk, zone: &Zone) {
     match desk.resolver().ask(zone, NEVER_LISTED).await {
         Ok(Answer::Listed { .. }) => {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-            if zone.suspend(Some(now)) {
+            if zone.suspend(Some(unix_now())) {
                 desk.report(Report::Suspended(zone.name.clone()));
             }
             return;

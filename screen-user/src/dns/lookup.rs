@@ -11,6 +11,7 @@ use std::{
     },
 };
 
+use ipnet::IpNet;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -19,18 +20,21 @@ use tokio::{
 
 use super::{
     query::{Answer, Resolver},
+    recent::{Recent, Said},
     report::{Failure, LateResult, Report},
+    unix_now,
     zone::Zone,
 };
 use crate::screen::event::{DnsblAnswer, ZoneReply};
 
-/// All zones, and all look-ups that live.
+/// All zones, all look-ups that live, and the last ones that did.
 #[derive(Debug)]
 pub(super) struct Desk {
     zones: Vec<Arc<Zone>>,
     resolver: Resolver,
     limit: usize,
     live: Mutex<HashMap<IpAddr, Live>>,
+    recent: Recent,
     reports: mpsc::Sender<Report>,
     reports_lost: AtomicU64,
 }
@@ -57,7 +61,8 @@ impl Desk {
         reports: mpsc::Sender<Report>,
     ) -> Arc<Self> {
         let live = Mutex::new(HashMap::new());
-        Arc::new(Self { zones, resolver, limit, live, reports, reports_lost: AtomicU64::new(0) })
+        let recent = Recent::default();
+        Arc::new(Self { zones, resolver, limit, live, recent, reports, reports_lost: AtomicU64::new(0) })
     }
 
     /// The zones, in order.
@@ -73,6 +78,11 @@ impl Desk {
     /// How many look-ups live.
     pub(super) fn live(&self) -> usize {
         self.table().len()
+    }
+
+    /// See [`super::Dnsbl::said`].
+    pub(super) fn said(&self, net: IpNet) -> Option<Said> {
+        self.recent.of(net)
     }
 
     /// How many reports nobody took.
@@ -105,6 +115,7 @@ impl Desk {
         table.insert(client, live);
         drop(table);
         if !self.zones.is_empty() {
+            self.recent.add(client, unix_now(), answers.clone());
             tokio::spawn(self.clone().run(client, sender));
         }
         Subscription { desk: Some(self.clone()), client, answers, read: 0, zones: self.zones.len() }

@@ -15,6 +15,7 @@ mod health;
 mod lookup;
 mod names;
 mod query;
+mod recent;
 mod report;
 pub mod spf;
 mod stats;
@@ -24,8 +25,13 @@ mod tests;
 mod testserver;
 mod zone;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
+use ipnet::IpNet;
 use tokio::sync::mpsc;
 
 pub use self::{
@@ -33,6 +39,7 @@ pub use self::{
     lookup::Subscription,
     names::{NameError, Names},
     query::recursors,
+    recent::Said,
     report::{Failure, LateResult, REPORT_INTERVAL, Report},
     stats::{Latency, ZoneStats},
     zone::ZoneName,
@@ -142,6 +149,12 @@ impl Dnsbl {
         self.desk.subscribe(client.to_canonical())
     }
 
+    /// What the zones said when a client in `net` was looked up last, if that is still known. Nobody is asked.
+    #[must_use]
+    pub fn said(&self, net: IpNet) -> Option<Said> {
+        self.desk.said(net)
+    }
+
     /// What each zone did so far, in the zones' order.
     #[must_use]
     pub fn stats(&self) -> Vec<ZoneStats> {
@@ -159,4 +172,9 @@ impl Dnsbl {
     pub fn reports_lost(&self) -> u64 {
         self.desk.reports_lost()
     }
+}
+
+/// Whole seconds of Unix time.
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -323,6 +323,24 @@ async fn each_look_up_asks_anew() {
 }
 
 #[tokio::test]
+async fn what_was_said_last_is_known_without_a_question() {
+    let (server, dnsbl, mut reports) = gate(&["fast.test", "held.test"], quiet()).await;
+    server.set("9.2.0.192.held.test", [Answer::Held(Box::new(not_listed(60)))]);
+    let said = |client: IpAddr| dnsbl.said(client.into());
+    assert_eq!(said(CLIENT), None);
+    let mut asks = dnsbl.subscribe(CLIENT);
+    let fast = next(&mut asks).await.unwrap();
+    assert_eq!(said(CLIENT).map(|said| said.answers), Some(vec![fast]), "while the other is awaited");
+    drop(asks);
+    server.release();
+    let Report::Late(late) = report(&mut reports).await else { panic!("a late answer") };
+    assert_eq!(late.answers.len(), 2);
+    assert_eq!(said(CLIENT).map(|said| said.answers), Some(late.answers));
+    assert_eq!(said(OTHER), None);
+    assert_eq!(server.asked().len(), 2);
+}
+
+#[tokio::test]
 async fn who_joins_gets_the_earlier_answers_first() {
     let (server, dnsbl, _reports) = gate(&["fast.test", "held.test"], quiet()).await;
     server.set("9.2.0.192.held.test", [Answer::Held(Box::new(listed(60, &[[127, 0, 0, 2]])))]);

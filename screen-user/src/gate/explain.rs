@@ -77,6 +77,7 @@ impl Gate {
                 "seconds_left": credit.until.saturating_sub(now),
             })),
             "tests": record.map_or(Value::Null, |record| tests(&record, now)),
+            "dnsbl": self.listings(client, now),
             "learnt_by": record.map(|record| self.hosts.name(record.host()).to_string()),
             "kernel_says": self.kernel.as_ref().map(|kernel| kernel_says(kernel, client, address, imported.is_some())),
             "journal": self.journal.status().kept.then(|| journal::within(&config.state_directory)),

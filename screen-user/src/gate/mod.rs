@@ -16,6 +16,7 @@ mod history;
 mod housekeeping;
 mod import;
 mod left_out;
+mod listings;
 mod measures;
 mod reload;
 mod run;
