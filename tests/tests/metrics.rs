@@ -6,8 +6,11 @@ use nix::sys::signal::Signal;
 use regex::Regex;
 use screen_tests::{
     backend::Backend,
+    dns::{DnsServer, Zone},
+    fleet::Fleet,
     gate::{Gate, Settings},
     net::Net,
+    redis::{PORT, Redis},
     scrape::{Scrape, ask},
     smtp::Client,
     wait::{SOON, wait_for},
@@ -36,6 +39,14 @@ fn wait_sample(net: &Net, name: &str, value: f64) {
     wait_for(&format!("{name} is {value}"), SOON, || (scrape(net).sample(name) == Some(value)).then_some(()));
 }
 
+/// The samples with these values.
+#[track_caller]
+fn assert_samples(seen: &Scrape, samples: &[(&str, f64)]) {
+    for (name, value) in samples {
+        assert_eq!(seen.sample(name), Some(*value), "{name}:\n{}", seen.text);
+    }
+}
+
 fn pass(net: &Net, client: &str) {
     let mut client = Client::connect(net.client(), ip(client));
     assert!(client.reply().ends_with("220 patient"));
@@ -57,8 +68,7 @@ fn what_clients_did_is_counted_and_none_is_named() {
 
     wait_sample(&net, r#"mxscreen_decisions_total{place="screener",verdict="forwarded",reason="passed"}"#, 2.0);
     wait_sample(&net, r#"mxscreen_decisions_total{place="screener",verdict="rejected",reason="failed pregreet"}"#, 1.0);
-    let seen = scrape(&net);
-    for (name, value) in [
+    let samples = [
         (r#"mxscreen_tests_total{test="pregreet",result="passed",action="none"}"#, 2.0),
         (r#"mxscreen_tests_total{test="pregreet",result="failed",action="drop"}"#, 1.0),
         (r#"mxscreen_session_duration_seconds_count{verdict="forwarded"}"#, 2.0),
@@ -70,9 +80,8 @@ fn what_clients_did_is_counted_and_none_is_named() {
         ("mxscreen_cache_records", 2.0),
         ("mxscreen_kernel_running", 1.0),
         ("mxscreen_config_last_reload_successful", 1.0),
-    ] {
-        assert_eq!(seen.sample(name), Some(value), "{name}:\n{}", seen.text);
-    }
+    ];
+    assert_samples(&scrape(&net), &samples);
 
     // A friend is the kernel's.
     for client in CLIENTS {
@@ -85,6 +94,135 @@ fn what_clients_did_is_counted_and_none_is_named() {
     for address in ["198.18.", "2001:2:"] {
         assert!(!seen.text.contains(address), "{}", seen.text);
     }
+}
+
+#[test]
+fn what_each_zone_said_is_counted_by_the_name_that_may_be_shown() {
+    let Some(net) = Net::new() else { return };
+    let _server = Backend::patient(&net.edge);
+    let clients = ["198.18.1.1", "198.18.1.2", "2001:2:0:1::1"];
+    let zones = [
+        Zone::new("k3y.paid.example").list(ip(clients[0]), 2).list(ip(clients[2]), 2),
+        Zone::new("broken.example").broken(),
+    ];
+    let dns = DnsServer::start(&net.edge, zones.to_vec());
+    let settings = with_metrics(&net)
+        .set("dnsbl.resolvers", r#"["127.0.0.1:53"]"#)
+        .set("dnsbl.sites", r#"["k3y.paid.example", "broken.example"]"#)
+        .set("dnsbl.reply_map", r#"{ "k3y.paid.example" = "paid.example" }"#)
+        .set("dnsbl.threshold", "3")
+        .text("dnsbl.timeout", "60s");
+    let gate = Gate::start(&net, settings.clone());
+    for client in clients {
+        pass(&net, client);
+    }
+    let known = [
+        (r#"mxscreen_dnsbl_queries_total{zone="paid.example"}"#, 3.0),
+        (r#"mxscreen_dnsbl_answers_total{zone="paid.example",result="listed"}"#, 2.0),
+        (r#"mxscreen_dnsbl_answers_total{zone="paid.example",result="not-listed"}"#, 1.0),
+        (r#"mxscreen_dnsbl_answer_seconds_count{zone="paid.example"}"#, 3.0),
+        (r#"mxscreen_dnsbl_answer_seconds_bucket{zone="paid.example",le="+Inf"}"#, 3.0),
+        (r#"mxscreen_dnsbl_failures_total{zone="paid.example",reason="server-failure"}"#, 0.0),
+        (r#"mxscreen_dnsbl_suspended{zone="paid.example"}"#, 0.0),
+        (r#"mxscreen_dnsbl_queries_total{zone="broken.example"}"#, 3.0),
+        (r#"mxscreen_dnsbl_answers_total{zone="broken.example",result="listed"}"#, 0.0),
+        (r#"mxscreen_dnsbl_failures_total{zone="broken.example",reason="server-failure"}"#, 3.0),
+        (r#"mxscreen_dnsbl_answer_seconds_count{zone="broken.example"}"#, 3.0),
+    ];
+    // No client waits for an answer longer than for its greeting.
+    for (name, value) in known {
+        wait_sample(&net, name, value);
+    }
+    assert!(!scrape(&net).text.contains("k3y"), "a zone's key is nobody's business");
+
+    // A zone that lists everybody is asked no more, and that is no answer of its.
+    let everybody = Zone::new("everybody.example").list(ip("127.0.0.1"), 2);
+    dns.serve(zones.into_iter().chain([everybody]).collect());
+    let same = settings.text("dnsbl.action", "enforce");
+    drop(same.write());
+    gate.tell(&["reload"]);
+    assert_samples(&scrape(&net), &known);
+    drop(same.set("dnsbl.sites", r#"["everybody.example"]"#).write());
+    gate.tell(&["reload"]);
+    wait_sample(&net, r#"mxscreen_dnsbl_suspended{zone="everybody.example"}"#, 1.0);
+    pass(&net, "198.18.1.9");
+    wait_sample(&net, r#"mxscreen_dnsbl_failures_total{zone="everybody.example",reason="suspended"}"#, 1.0);
+    assert_samples(
+        &scrape(&net),
+        &[
+            (r#"mxscreen_dnsbl_queries_total{zone="everybody.example"}"#, 0.0),
+            (r#"mxscreen_dnsbl_answer_seconds_count{zone="everybody.example"}"#, 0.0),
+        ],
+    );
+}
+
+#[test]
+fn how_gates_hear_of_each_other_is_measured_at_both_ends() {
+    let Some(mut fleet) = Fleet::new(2, r#"["redis://192.0.2.5:6379/0"]"#) else { return };
+    let mut redis = Redis::start(&fleet.backplane, PORT, &[]);
+    fleet.configure(|settings| settings.set("metrics.listen", &format!("{SERVERS:?}")).text("pregreet.wait", "6s"));
+    fleet.start();
+    let [teller, hearer] = &fleet.edges[..] else { panic!("two edges") };
+    let nothing_told = [
+        ("mxscreen_redis_connected", 1.0),
+        ("mxscreen_redis_synced", 1.0),
+        ("mxscreen_redis_waiting", 0.0),
+        ("mxscreen_redis_unconfirmed", 0.0),
+    ];
+    for edge in [teller, hearer] {
+        assert_samples(&scrape(edge.net()), &nothing_told);
+        assert_samples(
+            &scrape(edge.net()),
+            &[("mxscreen_redis_heard_total", 0.0), ("mxscreen_redis_lag_seconds_count", 0.0)],
+        );
+    }
+
+    // A failure and what an operator says are one change each.
+    teller.catches(ip(CLIENTS[0]));
+    hearer.gate().wait_denied(ip(CLIENTS[0]));
+    teller.gate().tell(&["deny", CLIENTS[1]]);
+    hearer.gate().wait_denied(ip(CLIENTS[1]));
+    for name in ["mxscreen_redis_told_total", "mxscreen_redis_echo_seconds_count"] {
+        wait_sample(teller.net(), name, 2.0);
+    }
+    for name in ["mxscreen_redis_heard_total", "mxscreen_redis_lag_seconds_count"] {
+        wait_sample(hearer.net(), name, 2.0);
+    }
+    wait_sample(hearer.net(), r#"mxscreen_redis_lag_seconds_bucket{le="+Inf"}"#, 2.0);
+    // Whoever has learnt it looked the stranger up; nobody has asked the other one.
+    assert_samples(
+        &scrape(teller.net()),
+        &[
+            (r#"mxscreen_redis_lookups_total{result="answered"}"#, 1.0),
+            ("mxscreen_redis_lookup_seconds_count", 1.0),
+            ("mxscreen_redis_heard_total", 0.0),
+            ("mxscreen_redis_lag_seconds_count", 0.0),
+        ],
+    );
+    assert_samples(
+        &scrape(hearer.net()),
+        &[
+            (r#"mxscreen_redis_lookups_total{result="answered"}"#, 0.0),
+            ("mxscreen_redis_told_total", 0.0),
+            ("mxscreen_redis_echo_seconds_count", 0.0),
+        ],
+    );
+
+    redis.kill();
+    for edge in [teller, hearer] {
+        edge.wait_disconnected();
+        wait_sample(edge.net(), "mxscreen_redis_connected", 0.0);
+    }
+    teller.gate().tell(&["deny", "198.18.1.77"]);
+    wait_sample(teller.net(), "mxscreen_redis_waiting", 1.0);
+    redis.restart(&fleet.backplane);
+    hearer.gate().wait_denied(ip("198.18.1.77"));
+    for edge in [teller, hearer] {
+        for (name, value) in nothing_told {
+            wait_sample(edge.net(), name, value);
+        }
+    }
+    assert!(scrape(hearer.net()).sample("mxscreen_redis_reconciled_total") >= Some(2.0), "at the start, and now");
 }
 
 #[test]
