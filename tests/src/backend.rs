@@ -1,7 +1,7 @@
 //! A scripted mail server, where a real one would not say or do what the test needs.
 
 use std::{
-    io::{self, Write as _},
+    io::{self, BufRead as _, BufReader, Write as _},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
@@ -74,6 +74,28 @@ impl Backend {
             stream.set_read_timeout(None)?;
             stream.write_all(b"220 patient\r\n")?;
             io::copy(&mut stream, &mut io::sink()).map(drop)
+        })
+    }
+
+    /// Listens on a port of all addresses; speaks SMTP, and takes no recipient.
+    ///
+    /// # Panics
+    ///
+    /// When the port is taken.
+    #[must_use]
+    pub fn refusing(namespace: &Namespace, port: u16) -> Self {
+        let anywhere: [SocketAddr; 2] = [(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()];
+        Self::start(namespace, &anywhere, |mut stream| {
+            stream.write_all(b"220 refusing\r\n")?;
+            for command in BufReader::new(stream.try_clone()?).lines() {
+                let reply = match command?.get(..4) {
+                    Some("RCPT") => "454 4.7.1 no recipient",
+                    Some("QUIT") => "221 bye",
+                    _ => "250 refusing",
+                };
+                stream.write_all(format!("{reply}\r\n").as_bytes())?;
+            }
+            Ok(())
         })
     }
 

@@ -201,6 +201,19 @@ impl Postfix {
         self.master = Some(master);
     }
 
+    /// Changes its configuration by `postconf` with these words, and starts it again.
+    ///
+    /// # Panics
+    ///
+    /// When it does not come up.
+    #[track_caller]
+    pub fn configure(&mut self, net: &Net, words: &[&str]) {
+        self.down();
+        let etc = self.directory.join("etc").display().to_string();
+        run("postconf", ["-c", &etc].into_iter().chain(words.iter().copied()));
+        self.up(net);
+    }
+
     /// Where it takes clients as descriptors, in a directory that is closed to everybody else.
     #[must_use]
     pub fn pass_socket(net: &Net) -> PathBuf {

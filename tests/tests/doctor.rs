@@ -64,7 +64,7 @@ fn settings(net: &Net) -> Settings {
 #[test]
 fn what_is_spoilt_is_found_and_its_command_mends_it() {
     let Some(net) = host() else { return };
-    let _server = Backend::patient(&net.edge);
+    let _server = Backend::refusing(&net.edge, 25);
     let settings = settings(&net);
     let _gate = Gate::start(&net, settings.clone());
     is_content(&net, &settings);
@@ -79,7 +79,7 @@ fn what_is_spoilt_is_found_and_its_command_mends_it() {
 #[test]
 fn zones_that_answer_wrongly_are_found() {
     let Some(net) = host() else { return };
-    let _server = Backend::patient(&net.edge);
+    let _server = Backend::refusing(&net.edge, 25);
     let sound = Zone::new("bl.example");
     let dns = DnsServer::start(&net.edge, vec![sound.clone()]);
     let settings = settings(&net).set("dnsbl.resolvers", r#"["127.0.0.1:53"]"#).set("dnsbl.sites", r#"["bl.example"]"#);
@@ -97,7 +97,7 @@ fn zones_that_answer_wrongly_are_found() {
 #[test]
 fn a_screener_with_too_few_descriptors_is_given_more() {
     let Some(net) = host() else { return };
-    let _server = Backend::patient(&net.edge);
+    let _server = Backend::refusing(&net.edge, 25);
     let settings = settings(&net);
     let gate = Gate::start(&net, settings.clone());
     // As the screener's account: in a container root may lack the capability for others' limits.
@@ -112,9 +112,10 @@ fn a_screener_with_too_few_descriptors_is_given_more() {
 #[test]
 fn without_a_gate_the_kernel_is_tried_and_left_as_it_was() {
     let Some(net) = host() else { return };
+    let _server = Backend::refusing(&net.edge, 25);
     let settings = settings(&net);
     let said = said(&net, &settings, 0);
-    assert!(said.contains(" 0 wrong, 1 unknown") && said.contains("unknown no gate can be asked"), "{said}");
+    assert!(said.contains(" 0 wrong, 2 unknown") && said.contains("unknown no gate can be asked"), "{said}");
     assert!(said.contains("the kernel takes the programs\n") && said.contains("mx0: likely generic"), "{said}");
     assert!(said.contains("veth, MTU 1500), and not native: a natively attached veth sends no replies"), "{said}");
     assert!(!settings.state().exists() && !settings.control().exists());
@@ -126,6 +127,7 @@ fn without_a_gate_the_kernel_is_tried_and_left_as_it_was() {
 #[test]
 fn what_interfaces_lack_is_said_with_what_mends_it() {
     let Some(net) = host() else { return };
+    let _server = Backend::refusing(&net.edge, 25);
     let settings = settings(&net).text("kernel.deny_reply", "drop").text("kernel.limit_reply", "drop");
     let without = |what: &str| {
         let said = said(&net, &settings, 0);
@@ -140,7 +142,6 @@ fn what_interfaces_lack_is_said_with_what_mends_it() {
     net.edge.ip(&format!("link set dev mx0 mtu {}", mend.split(' ').next().unwrap()));
     without("fine    mx0: likely native");
 
-    let _server = Backend::patient(&net.edge);
     let other = Gate::start(&net, settings.clone());
     let beside = settings
         .clone()
@@ -158,12 +159,13 @@ fn what_interfaces_lack_is_said_with_what_mends_it() {
 #[test]
 fn what_it_may_not_look_at_is_unknown() {
     let Some(net) = host() else { return };
+    let _server = Backend::refusing(&net.edge, 25);
     let settings = settings(&net);
     let restrictions = ["--reuid=nobody", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all"];
     let (status, said) = settings.run_to_end(&net.edge, &restrictions, &["doctor"]);
     assert_eq!(status.code(), Some(0), "{said}");
     assert!(said.contains("unknown the privilege CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF is missing"), "{said}");
-    assert!(said.contains("mend: sudo mxscreen doctor") && said.contains(" 0 wrong, 2 unknown"), "{said}");
+    assert!(said.contains("mend: sudo mxscreen doctor") && said.contains(" 0 wrong, 3 unknown"), "{said}");
 }
 
 #[test]
@@ -177,15 +179,16 @@ fn a_mail_server_that_the_outside_does_not_reach_is_found() {
     assert!(mend.contains("postconf -e inet_interfaces=all inet_protocols=all"), "{mend}");
     assert!(said_of_it.contains("note    the mail server hears nobody by IPv6 on port 25"), "{said_of_it}");
     drop(server);
-    let _server = Backend::patient(&net.edge);
+    let _server = Backend::refusing(&net.edge, 25);
     assert!(said(&net, &settings, 0).contains("fine    the mail server listens on port 25"));
 }
 
 #[test]
 fn who_has_the_gates_port_is_named() {
     let Some(net) = host() else { return };
+    let _behind = Backend::refusing(&net.edge, 2525);
     let settings = Settings::front(&net, "127.0.0.1:2525");
-    let server = Backend::patient(&net.edge);
+    let server = Backend::refusing(&net.edge, 25);
     let said_of_it = said(&net, &settings, 69);
     let who = format!("(process {}) has (listen): Address already in use", std::process::id());
     assert!(finds_first(&said_of_it, &who).contains("ss -ltnp 'sport = :25'"), "{said_of_it}");
@@ -196,6 +199,7 @@ fn who_has_the_gates_port_is_named() {
 #[test]
 fn a_key_that_everybody_may_read_is_closed() {
     let Some(net) = host() else { return };
+    let _behind = Backend::refusing(&net.edge, 2525);
     let certificate = Certificate::make(net.directory());
     let settings = Settings::front(&net, "127.0.0.1:2525")
         .text("tls.level", "may")
@@ -213,6 +217,7 @@ fn a_key_that_everybody_may_read_is_closed() {
 #[test]
 fn findings_are_told_in_json() {
     let Some(net) = host() else { return };
+    let _server = Backend::refusing(&net.edge, 25);
     let settings = settings(&net);
     net.edge.sysctl("net.core.somaxconn", "128");
     let (_, said) = settings.run_to_end(&net.edge, &[], &["doctor", "--json"]);
@@ -226,6 +231,7 @@ fn findings_are_told_in_json() {
 #[test]
 fn a_public_resolver_is_wrong_where_zones_are_asked() {
     let Some(net) = host() else { return };
+    let _server = Backend::refusing(&net.edge, 25);
     let public = settings(&net).set("dnsbl.resolvers", r#"["8.8.8.8:53"]"#);
     said(&net, &public, 0);
     let public = public.set("dnsbl.sites", r#"["bl.example"]"#);

@@ -15,6 +15,7 @@ mod counts;
 mod denied;
 mod dnsbl;
 mod doctor;
+mod doctor_servers;
 mod documents;
 mod dry_run;
 mod early_talker;

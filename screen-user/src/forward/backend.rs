@@ -176,18 +176,38 @@ pub async fn open_this(
     client_address: ClientAddress,
     caller: &Caller<'_>,
 ) -> Result<(Stream, Option<RelayGuard>), OpenError> {
-    let Endpoints { client, server } = *caller.endpoints;
-    let target = target(backend, client_address, client.ip(), server)
-        .map_err(|source| OpenError::Unreachable { target: Target::Address(server), source })?;
-    let (mut stream, entry) = match caller.connect(&target, client_address).await {
-        Ok(connected) => connected,
-        Err(NoConnection::Ours(source) | NoConnection::Theirs(source)) => {
-            return Err(OpenError::Unreachable { target, source });
-        }
-    };
+    let (target, mut stream, entry) = reach(backend, client_address, caller).await?;
     match caller.greeting(&mut stream, client_address, || GREETING_LIMIT).await {
         Ok(_) => Ok((stream, entry)),
         Err(what) => Err(OpenError::NoAnswer { target, what }),
+    }
+}
+
+/// Connects to this mail server, whether it is left out or full, and says nothing.
+///
+/// # Errors
+/// It could not be reached.
+pub async fn connect_this(
+    backend: &Backend,
+    client_address: ClientAddress,
+    caller: &Caller<'_>,
+) -> Result<(Stream, Option<RelayGuard>), OpenError> {
+    reach(backend, client_address, caller).await.map(|(_, stream, entry)| (stream, entry))
+}
+
+async fn reach(
+    backend: &Backend,
+    client_address: ClientAddress,
+    caller: &Caller<'_>,
+) -> Result<(Target, Stream, Option<RelayGuard>), OpenError> {
+    let Endpoints { client, server } = *caller.endpoints;
+    let target = target(backend, client_address, client.ip(), server)
+        .map_err(|source| OpenError::Unreachable { target: Target::Address(server), source })?;
+    match caller.connect(&target, client_address).await {
+        Ok((stream, entry)) => Ok((target, stream, entry)),
+        Err(NoConnection::Ours(source) | NoConnection::Theirs(source)) => {
+            Err(OpenError::Unreachable { target, source })
+        }
     }
 }
 

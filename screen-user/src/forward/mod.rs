@@ -1,6 +1,7 @@
 //! The ways to hand a client to the mail server.
 
 pub mod backend;
+pub mod examine;
 pub mod header;
 mod health;
 pub mod pass;

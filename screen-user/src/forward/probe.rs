@@ -50,19 +50,31 @@ pub async fn unreachable(config: &Config) -> Vec<String> {
     complaints
 }
 
-/// Postfix makes the socket of a service when it reads master.cf; a connect would only be tried by a client, as smtpd logs one that says nothing.
 fn no_pass_service(path: &Path) -> Option<String> {
-    let why = match fs::metadata(path) {
-        Ok(data) if data.file_type().is_socket() => return None,
-        Ok(_) => "it is no socket".to_owned(),
-        Err(error) => error.to_string(),
-    };
-    let name = path.file_name().unwrap_or_default().display();
+    let why = no_socket(path)?;
     Some(format!(
         "smtpd's pass service is not at {} yet ({why}); clients that pass are told to come back until it is: it takes the line \
-         `{name} pass - - n - - smtpd` in master.cf, and `postfix reload`",
-        path.display()
+         `{}` in master.cf, and `postfix reload`",
+        path.display(),
+        pass_service_line(path)
     ))
+}
+
+/// Why there is no socket, if there is none. Postfix makes that of a service when it reads master.cf; a connect would only be tried by a client,
+/// as smtpd logs one that says nothing.
+#[must_use]
+pub fn no_socket(path: &Path) -> Option<String> {
+    match fs::metadata(path) {
+        Ok(data) if data.file_type().is_socket() => None,
+        Ok(_) => Some("it is no socket".to_owned()),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+/// The line of master.cf that makes the socket of smtpd's pass service.
+#[must_use]
+pub fn pass_service_line(path: &Path) -> String {
+    format!("{} pass - - n - - smtpd", path.file_name().unwrap_or_default().display())
 }
 
 /// The TCP ports that somebody listens on in this network namespace.

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -32,6 +33,14 @@ impl Stream {
                 let look = || Ok(recv(stream, &mut *buffer, RecvFlags::PEEK)?.0);
                 stream.async_io(Interest::READABLE, look).await
             }
+        }
+    }
+
+    /// The address of this host that the mail server sees, where nothing shows it another one.
+    pub(super) fn local_ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(stream) => Some(stream.local_addr().ok()?.ip()),
+            Self::Unix(_) => None,
         }
     }
 }

@@ -1,18 +1,42 @@
 //! What a mail server announces, asked by a short visit.
 
-use std::time::Duration;
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::timeout,
 };
 
-use crate::screen::{Extensions, escape};
+use crate::{
+    config::{Backend, Config, Forward},
+    screen::{Extensions, escape},
+};
 
 use super::talk::{Talk, TalkError};
 
 /// How long a visit may take, once the mail server has greeted.
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// Where to ask: for each mail server that takes clients the addresses that it may have.
+#[must_use]
+pub fn places(config: &Config) -> Vec<Vec<Backend>> {
+    let Forward { weights, .. } = &config.forward;
+    let to = config.forward.relayed_to();
+    let takes_clients = to.iter().enumerate().filter(|(index, _)| weights.get(*index) != Some(&0));
+    takes_clients
+        .map(|(_, backend)| match backend {
+            Backend::At(_) | Backend::Socket(_) => vec![backend.clone()],
+            Backend::Local => {
+                let port = config.ports.first().copied().unwrap_or(25);
+                let addresses = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
+                addresses.map(|address| Backend::At(SocketAddr::new(address, port))).to_vec()
+            }
+        })
+        .collect()
+}
 
 /// Visits a mail server as the host `name`. The greeting is still to be read.
 ///

@@ -7,6 +7,7 @@ mod changes;
 mod directory;
 mod dry_run;
 mod entries;
+mod examine;
 mod exchange;
 mod explain;
 mod failures;

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Gate, Phase};
 use crate::{
-    config::{Backend, Config, Forward},
+    config::{Backend, Config},
     forward::{
         backend::{self, Caller},
         survey,
@@ -60,7 +60,7 @@ impl Gate {
         if !config.policy.replays || !deep.into_iter().any(|test| config.policy.enables(test)) {
             return true;
         }
-        let servers = servers(config);
+        let servers = survey::places(config);
         let mut answered = true;
         for choices in &servers {
             let mut found = false;
@@ -104,23 +104,6 @@ impl Gate {
         let (mut stream, _entry) = opened.map_err(|error| error.to_string())?;
         survey::extensions(&mut stream, &config.policy.hostname).await
     }
-}
-
-/// Where to ask: for each mail server that takes clients the addresses that it may have.
-fn servers(config: &Config) -> Vec<Vec<Backend>> {
-    let Forward { weights, .. } = &config.forward;
-    let to = config.forward.relayed_to();
-    let takes_clients = to.iter().enumerate().filter(|(index, _)| weights.get(*index) != Some(&0));
-    takes_clients
-        .map(|(_, backend)| match backend {
-            Backend::At(_) | Backend::Socket(_) => vec![backend.clone()],
-            Backend::Local => {
-                let port = config.ports.first().copied().unwrap_or(25);
-                let addresses = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
-                addresses.map(|address| Backend::At(SocketAddr::new(address, port))).to_vec()
-            }
-        })
-        .collect()
 }
 
 fn loopback(server: SocketAddr) -> IpAddr {

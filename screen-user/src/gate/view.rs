@@ -45,6 +45,7 @@ impl Gate {
                 let snapshot = tokio::task::spawn_blocking(move || gate.snapshot()).await.map_err(Failure::bug)?;
                 serde_json::to_value(snapshot).map_err(Failure::bug)
             }
+            Request::Examine => Ok(json!(self.examine_mail_servers().await)),
             Request::Explain { address } => Ok(self.explain(address.to_canonical())),
             Request::Deny(entry) => self.kept(move |gate| gate.deny(entry)).await,
             Request::Allow(entry) => self.kept(move |gate| gate.allow(entry)).await,

@@ -31,6 +31,8 @@ pub enum Request {
     Status,
     /// What `top` shows: a [`super::top::snapshot::Snapshot`].
     Top,
+    /// Visit the mail servers as a client that they don't know: [`crate::forward::examine::Examined`] for each.
+    Examine,
     /// Everything known of one client.
     Explain {
         /// The client.

@@ -9,6 +9,7 @@ mod finding;
 mod interfaces;
 mod kernel;
 mod limits;
+mod mail_server;
 mod ports;
 mod resolver;
 mod running;
@@ -54,6 +55,7 @@ pub(super) fn run(path: &Path, overrides: &[(String, String)], as_json: bool) ->
         findings.extend(kernel::judge(&demands(&config.kernel.pin_path)));
         findings.extend(interfaces::judge(&prospects(&Plan::from_config(&config))));
     }
+    findings.extend(mail_server::judge(&mail_server::MailServers::read(&config)));
     findings.extend(running::judge(&status));
     if as_json {
         print_json(&json!({ "findings": findings }))?;
