@@ -1,13 +1,17 @@
 //! `mxscreen doctor` and the servers that the gate needs: what is wrong between them is found, alone, and what it names mends it.
 
-use std::process::Command;
+use std::{fs, process::Command};
 
 use screen_tests::{
+    backplane::{ADDRESSES, Backplane},
     gate::{Gate, Settings},
     mta::{BEHIND, Mta},
     net::Net,
+    netns::run,
     postfix::Postfix,
-    privilege::{has_mail_programs, mxscreen},
+    privilege::{has_mail_programs, has_redis, mxscreen},
+    redis::{Cluster, PORT, Redis, Sentinels, guarded},
+    wait::{SOON, wait_for},
 };
 use serde_json::Value;
 
@@ -157,4 +161,102 @@ fn a_pass_service_that_nobody_serves_is_found() {
     let mend = finds(&net, &elsewhere, MAIL, "smtpd's pass service is not there");
     assert_eq!(mend, "in master.cf, smtpd-other pass - - n - - smtpd; then postfix reload");
     assert_eq!(postfix.logged("from unknown"), 0, "nobody came by it");
+}
+
+const REDIS: &str = "redis";
+const GOOD: &str = "takes and gives what the gates know";
+
+/// A gate that shares by the servers at these URLs.
+fn sharing(net: &Net, urls: &str) -> Settings {
+    Settings::in_place(net).text("cache.backend", "redis").set("cache.redis.urls", urls)
+}
+
+/// Gives a command of the doctor's as one who may do everything.
+fn obey(net: &Net, mend: &str) {
+    let command = mend.replacen("redis-cli ", "redis-cli --user harness --pass any --no-auth-warning ", 1);
+    let said = run("ip", ["netns", "exec", net.edge.name(), "sh", "-c", &command]);
+    assert_eq!(said.trim(), "OK", "{mend}");
+}
+
+#[test]
+fn what_is_spoilt_of_redis_is_found_and_its_command_mends_it() {
+    let Some(net) = Net::new().filter(|_| has_redis()) else { return };
+    let backplane = Backplane::behind([&net]);
+    let mut redis = Redis::start(&backplane, PORT, &[&guarded("secret")]);
+    let password = net.directory().join("password");
+    fs::write(&password, "secret\n").unwrap();
+    let settings = sharing(&net, r#"["redis://192.0.2.5:6379/0"]"#)
+        .text("cache.redis.user", "mxscreen")
+        .text("cache.redis.password_file", &password.display().to_string());
+    is_content(&net, &settings, REDIS, GOOD);
+    for (spoil, what) in [
+        (&["ACL", "SETUSER", "mxscreen", "-xadd", "-time"][..], "does not let the user mxscreen use XADD, TIME"),
+        (&["ACL", "SETUSER", "mxscreen", "resetkeys"], "use GET, MGET, SET, EXPIREAT, XADD, XREAD"),
+        (&["ACL", "SETUSER", "mxscreen", "resetpass", ">other"], "does not let in the user mxscreen"),
+        (&["CONFIG", "SET", "maxmemory", "1"], "is full, and takes nothing new"),
+        (&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"], "throws away what has no end"),
+    ] {
+        redis.ask(spoil);
+        let mend = finds(&net, &settings, REDIS, what);
+        assert!(!mend.contains("secret"), "{mend}");
+        obey(&net, &mend.replace("PASSWORD", "secret"));
+        is_content(&net, &settings, REDIS, GOOD);
+    }
+    let open = sharing(&net, r#"["redis://192.0.2.5:6379/0"]"#);
+    assert!(finds(&net, &open, REDIS, "NOAUTH").contains("cache.redis.password_file"));
+    redis.kill();
+    assert_eq!(finds(&net, &settings, REDIS, "can't be reached"), "redis-cli -h 192.0.2.5 -p 6379 ping");
+    redis.restart(&backplane);
+    is_content(&net, &settings, REDIS, GOOD);
+    assert_eq!(redis.keys(""), [""; 0], "nothing was left there");
+}
+
+#[test]
+fn a_replica_is_not_taken_for_its_master() {
+    let Some(net) = Net::new().filter(|_| has_redis()) else { return };
+    let backplane = Backplane::behind([&net]);
+    let _master = Redis::start(&backplane, PORT, &[]);
+    let replica = Redis::start(&backplane, PORT + 1, &[&format!("replicaof {} {PORT}", ADDRESSES[0])]);
+    replica.wait_follows();
+    let settings = sharing(&net, r#"["redis://192.0.2.5:6380"]"#);
+    let mend = finds(&net, &settings, REDIS, "192.0.2.5:6380 is a replica of 192.0.2.5:6379");
+    is_content(&net, &with(&settings, &mend), REDIS, "192.0.2.5:6379 (Redis ");
+}
+
+#[test]
+fn sentinels_are_asked_for_the_master() {
+    let Some(net) = Net::new().filter(|_| has_redis()) else { return };
+    let backplane = Backplane::behind([&net]);
+    let trio = Sentinels::start(&backplane);
+    let url = |place: &str| sharing(&net, &format!("[\"redis+sentinel://{place}/0\"]"));
+    is_content(&net, &url(&trio.place()), REDIS, "192.0.2.5:6379 (Redis ");
+    let mend = finds(&net, &url("192.0.2.5:26379/nobody"), REDIS, "knows no master nobody");
+    assert_eq!(mend, "redis-cli -h 192.0.2.5 -p 26379 ping");
+}
+
+#[test]
+fn every_master_of_a_cluster_is_looked_at() {
+    let Some(net) = Net::new().filter(|_| has_redis()) else { return };
+    let backplane = Backplane::behind([&net]);
+    let mut cluster = Cluster::start(&backplane);
+    let urls: Vec<String> = cluster.seeds().iter().map(|seed| format!("redis://{seed}")).collect();
+    let settings = sharing(&net, &format!("{urls:?}"));
+    is_content(&net, &settings, REDIS, GOOD);
+    assert_eq!(findings(&net, &settings, REDIS).len(), 3, "one for each master");
+
+    // A master that nobody replaces, and that the others go on without.
+    for node in &cluster.nodes {
+        node.ask(&["CONFIG", "SET", "cluster-replica-no-failover", "yes"]);
+        node.ask(&["CONFIG", "SET", "cluster-require-full-coverage", "no"]);
+    }
+    let place = cluster.nodes[2].place();
+    assert!(cluster.masters().contains(&2) && !cluster.seeds().contains(&place));
+    cluster.nodes[2].kill();
+    let mend = finds(&net, &settings, REDIS, &format!("{place} can't be reached"));
+    assert_eq!(mend, "redis-cli -h 192.0.2.5 -p 7003 ping");
+    cluster.nodes[2].restart(&backplane);
+    wait_for("the master serves again", SOON, || {
+        cluster.nodes[2].ask(&["CLUSTER", "INFO"]).text().starts_with("cluster_state:ok").then_some(())
+    });
+    is_content(&net, &settings, REDIS, GOOD);
 }

@@ -11,6 +11,7 @@ mod kernel;
 mod limits;
 mod mail_server;
 mod ports;
+mod redis;
 mod resolver;
 mod running;
 mod zones;
@@ -56,6 +57,7 @@ pub(super) fn run(path: &Path, overrides: &[(String, String)], as_json: bool) ->
         findings.extend(interfaces::judge(&prospects(&Plan::from_config(&config))));
     }
     findings.extend(mail_server::judge(&mail_server::MailServers::read(&config)));
+    findings.extend(redis::judge(redis::Redis::read(&config).as_ref()));
     findings.extend(running::judge(&status));
     if as_json {
         print_json(&json!({ "findings": findings }))?;

@@ -3,6 +3,7 @@
 //! Keys and stream of a shard carry the same hash tag, so that they live on one node of a cluster: `mxscreen:{7}:record:192.0.2.1/32`,
 //! `mxscreen:{7}:changes`. A replica has the beginning of what its master has, in the same order; so has a master that was a replica.
 
+mod checkup;
 mod home;
 mod refusal;
 mod server;
@@ -15,7 +16,10 @@ use redis::{
     streams::{StreamRangeReply, StreamReadReply},
 };
 
-pub use self::server::Servers;
+pub use self::{
+    checkup::{Checkup, Memory, State, Trouble, checkup},
+    server::Servers,
+};
 use self::{
     home::Home,
     way::{Scripted, Way},
@@ -28,6 +32,9 @@ const ANNOUNCEMENTS: usize = 16_384;
 
 /// The longest state that is announced, in bytes; a longer one is fetched by those who hear of it.
 const LONGEST_ANNOUNCED: usize = 4096;
+
+/// Merges states into registers, and announces them.
+const MERGE: &str = include_str!("merge.lua");
 
 /// How long to wait for news.
 const NEWS_WAIT: Duration = Duration::from_secs(1);
@@ -63,7 +70,7 @@ impl RedisRegisters {
         let lane = |shards| Self {
             shards,
             prefix: config.prefix.as_str().into(),
-            script: Script::new(include_str!("merge.lua")),
+            script: Script::new(MERGE),
             home: Home::new(Arc::clone(servers)),
             telling: Way::new(Duration::from_secs(5)),
             hearing: Way::new(NEWS_WAIT + Duration::from_millis(1500)),

@@ -35,7 +35,7 @@ impl Refusal {
     }
 }
 
-fn first(error: &RedisError) -> Option<ServerError> {
+pub(super) fn first(error: &RedisError) -> Option<ServerError> {
     error.clone().into_server_errors().and_then(|errors| errors.first().map(|(_, error)| error.clone()))
 }
 

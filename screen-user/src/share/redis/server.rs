@@ -21,7 +21,7 @@ const SENTINEL_LIMIT: Duration = Duration::from_secs(1);
 
 /// A server's name or address, and its port.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Address(config::HostPort);
+pub(super) struct Address(pub(super) config::HostPort);
 
 impl Address {
     /// A node as a cluster names it; without a host it is on the one that said so.
@@ -50,6 +50,11 @@ impl Servers {
     #[must_use]
     pub fn new(config: config::Redis, names: Names) -> Self {
         Self { config, names: Arc::new(names) }
+    }
+
+    /// Which servers these are.
+    pub(super) const fn config(&self) -> &config::Redis {
+        &self.config
     }
 
     /// For people.
@@ -96,6 +101,12 @@ impl Servers {
     }
 
     async fn reach(&self, to: Address, limit: Duration) -> Result<(Address, MultiplexedConnection), Fault> {
+        let connected = self.dial(&to, limit).await;
+        connected.map(|connection| (to.clone(), connection)).map_err(|error| Fault(format!("redis {to}: {error}")))
+    }
+
+    /// Connects to this server. An answer over the connection takes no longer than `limit`.
+    pub(super) async fn dial(&self, to: &Address, limit: Duration) -> Result<MultiplexedConnection, RedisError> {
         let settings = RedisConnectionInfo::default().set_db(self.config.database);
         let settings = match &self.config.user {
             Some(user) => settings.set_username(user),
@@ -105,11 +116,11 @@ impl Servers {
             Some(password) => settings.set_password(password.expose()),
             None => settings,
         };
-        let connected = self.open(&to.0, settings, limit).await;
-        connected.map(|connection| (to.clone(), connection)).map_err(|error| Fault(format!("redis {to}: {error}")))
+        self.open(&to.0, settings, limit).await
     }
 
-    async fn ask_sentinel(&self, sentinel: &config::HostPort, master: &str) -> Result<Address, Fault> {
+    /// The server that a sentinel calls the master.
+    pub(super) async fn ask_sentinel(&self, sentinel: &config::HostPort, master: &str) -> Result<Address, Fault> {
         let failed = |error: &dyn fmt::Display| Fault(format!("sentinel {sentinel}: {error}"));
         let connected = self.open(sentinel, RedisConnectionInfo::default(), SENTINEL_LIMIT).await;
         let mut connection = connected.map_err(|error| failed(&error))?;
