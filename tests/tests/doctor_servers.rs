@@ -59,12 +59,14 @@ fn front(net: &Net, way: &str) -> Settings {
 }
 
 const MAIL: &str = "mail server";
+/// Postfix would give up after 5 s on a header, which a busy machine may need.
+const PATIENT: &str = "smtpd_upstream_proxy_timeout=60s";
 const TAKES: &str = "waits for a PROXY header of version 2, and takes it";
 
 #[test]
 fn a_header_that_one_side_alone_wants_is_found() {
     let Some(net) = Net::new() else { return };
-    let mut postfix = Postfix::start_with(&net, &[(BEHIND, "smtpd_upstream_proxy_protocol=haproxy")]);
+    let mut postfix = Postfix::start_set(&net, &[(BEHIND, "smtpd_upstream_proxy_protocol=haproxy")], &[PATIENT]);
     let settings = front(&net, "proxy-v2");
     is_content(&net, &settings, MAIL, TAKES);
     is_content(&net, &settings, MAIL, "does not relay for a client that passes: \"454 4.7.1");
@@ -90,7 +92,7 @@ fn a_header_that_one_side_alone_wants_is_found() {
 #[test]
 fn a_mail_server_that_takes_strangers_for_the_gate_is_found() {
     let Some(net) = Net::new() else { return };
-    let mut postfix = Postfix::start_with(&net, &[(BEHIND, "")]);
+    let mut postfix = Postfix::start_set(&net, &[(BEHIND, "")], &[PATIENT]);
     let mend = finds(&net, &front(&net, "none"), MAIL, "relays for everybody who passes");
     // From now on the kernel shows it who comes, and only the gate can have that done.
     let settings = with(&front(&net, "none"), &mend);
