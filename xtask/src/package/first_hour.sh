@@ -102,6 +102,7 @@ begun=$(seconds)
 play "The host"
 play "Install"
 play "Take over what postscreen does"
+play "Examine the host"
 play "Watch"
 clients
 check "in the dry run the listed one meets postscreen" replied '^550 5.7.1'
