@@ -101,8 +101,12 @@ impl Gate {
         let endpoints = Endpoints { client: SocketAddr::new(loopback(server), server.port()), server };
         let caller = Caller { kernel: self.kernel(), keeper: &self.keeper, endpoints: &endpoints, tls: None };
         let opened = backend::open_this(backend, config.forward.client_address, &caller).await;
-        let (mut stream, _entry) = opened.map_err(|error| error.to_string())?;
-        survey::extensions(&mut stream, &config.policy.hostname).await
+        let (mut stream, entry) = opened.map_err(|error| error.to_string())?;
+        let found = survey::extensions(&mut stream, &config.policy.hostname).await;
+        drop(stream);
+        // The mail server may ask as long as there is a connection.
+        drop(entry);
+        found
     }
 }
 
