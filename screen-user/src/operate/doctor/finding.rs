@@ -44,6 +44,13 @@ impl Grade {
     }
 }
 
+/// What belongs together stands together; subjects in the order in which they come first.
+pub(super) fn by_subject(mut findings: Vec<Finding>) -> Vec<Finding> {
+    let order: Vec<&str> = findings.iter().map(|finding| finding.subject).collect();
+    findings.sort_by_key(|finding| order.iter().position(|subject| *subject == finding.subject));
+    findings
+}
+
 /// For people: by subject, one line a finding, and how many there are of each grade.
 pub(super) fn text(findings: &[Finding]) -> String {
     let mut text = String::new();
@@ -70,6 +77,13 @@ pub(super) fn text(findings: &[Finding]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_subject_is_told_of_once() {
+        let of = |subject, what: &str| Finding { subject, grade: Grade::Fine, what: what.into(), mend: None };
+        let findings = by_subject(vec![of("zones", "1"), of("gate", "2"), of("zones", "3"), of("gate", "4")]);
+        assert_eq!(findings.iter().map(|finding| finding.what.as_str()).collect::<String>(), "1324");
+    }
 
     #[test]
     fn findings_are_told_by_subject_and_counted() {

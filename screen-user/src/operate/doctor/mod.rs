@@ -59,6 +59,7 @@ pub(super) fn run(path: &Path, overrides: &[(String, String)], as_json: bool) ->
     findings.extend(mail_server::judge(&mail_server::MailServers::read(&config)));
     findings.extend(redis::judge(redis::Redis::read(&config).as_ref()));
     findings.extend(running::judge(&status));
+    let findings = finding::by_subject(findings);
     if as_json {
         print_json(&json!({ "findings": findings }))?;
     } else {
