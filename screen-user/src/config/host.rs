@@ -10,6 +10,9 @@ use std::{
 /// The variable that says where systemd puts credentials.
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
+/// Where those of the package's unit are while it runs, for commands beside it: root sees them.
+const OF_THE_UNIT: &str = "/run/credentials/mxscreen.service";
+
 /// How a credential is named in the place of a file (systemd.exec(5), `LoadCredential=`).
 const CREDENTIAL: &str = "credential:";
 
@@ -78,7 +81,9 @@ impl Host {
         if !self.live {
             return facts.files.get(whole).cloned().ok_or_else(|| io::ErrorKind::NotFound.into());
         }
-        let directory = std::env::var_os(CREDENTIALS).ok_or_else(|| {
+        let directory = std::env::var_os(CREDENTIALS).map(PathBuf::from);
+        let directory = directory.or_else(|| Some(PathBuf::from(OF_THE_UNIT)).filter(|there| there.is_dir()));
+        let directory = directory.ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::NotFound,
                 format!("the service manager has handed over none ({CREDENTIALS} is not set)"),
@@ -87,7 +92,7 @@ impl Host {
         if name.is_empty() || name.contains('/') {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "that is no name of a credential"));
         }
-        let contents = fs::read(PathBuf::from(directory).join(name))?;
+        let contents = fs::read(directory.join(name))?;
         facts.files.insert(whole.to_owned(), contents.clone());
         Ok(contents)
     }

@@ -58,6 +58,9 @@ expect "a known client is not" "220 the mail server" "$(meet 198.51.100.2)"
 check "a client is denied" mxscreen deny 198.51.100.3 --reason story
 expect "the denied one is told so" "521 5.3.2 Service currently unavailable" "$(meet 198.51.100.3)"
 
+check "the configuration is right, beside the service" mxscreen check
+check "nothing is wrong with this host" mxscreen doctor
+
 check "it reloads" systemctl reload mxscreen
 check "it says so" logged reloaded
 cp /etc/mxscreen/mxscreen.toml /run/right
