@@ -29,7 +29,7 @@ impl Terminal {
         terminal
     }
 
-    /// Types a line.
+    /// Types a line. The shell may ask only when it has that, so that its `$ ` stands before what the line prints.
     pub fn line(&self, text: &str) {
         self.tmux(&["send-keys", "-l", text]);
         self.tmux(&["send-keys", "Enter"]);

@@ -78,9 +78,9 @@ fn pid(net: &Net) -> String {
 #[track_caller]
 fn assert_given_back(terminal: &Terminal, end: &str) {
     assert!(!terminal.is_taken(), "{end}");
-    terminal.line("clear; stty -a | grep -o -w -e '-*icanon' -e '-*echo'; echo stated");
-    let screen = terminal.wait("the terminal's modes", |screen| screen.contains("\nstated"));
-    assert!(screen.contains("icanon\n") && screen.contains("\necho\n"), "{end}: {screen}");
+    terminal.line("clear; stty -a | grep -o -w -e '-*icanon' -e '-*echo'; echo stat''ed");
+    let screen = terminal.wait("the terminal's modes", |screen| screen.contains("stated"));
+    assert!(screen.contains("icanon\n") && screen.contains("echo\n"), "{end}: {screen}");
     assert!(!screen.contains("-icanon") && !screen.contains("-echo"), "{end}: {screen}");
     terminal.line("clear");
     terminal.wait("nothing", |screen| !screen.contains("stated"));
@@ -100,7 +100,7 @@ fn the_terminal_is_given_back_however_it_ends() {
         } else {
             assert!(Command::new("kill").args(["-s", end, &pid(&net)]).status().unwrap().success());
         }
-        terminal.wait("the shell", |screen| screen.contains(&format!("\nended {end} 0")));
+        terminal.wait("the shell", |screen| screen.contains(&format!("ended {end} 0")));
         assert_given_back(&terminal, end);
     }
 }
@@ -119,7 +119,7 @@ fn the_terminal_is_given_back_when_it_dies_of_a_panic() {
     terminal.wait("the client", |screen| screen.contains("> 198.18.1.7"));
     assert!(terminal.is_taken());
     terminal.keys(&["Enter"]);
-    let screen = terminal.wait("the shell", |screen| screen.contains("\nended dead 101"));
+    let screen = terminal.wait("the shell", |screen| screen.contains("ended dead 101"));
     assert!(screen.contains("panicked"), "{screen}");
     assert_given_back(&terminal, "a panic");
 }
@@ -133,5 +133,5 @@ fn without_a_terminal_or_a_gate_it_says_so() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("standard output is no terminal"));
     let terminal = Terminal::start(net.directory(), 250, 24);
     terminal.line(&format!("{} top --control {}/none; echo ended $?", mxscreen().display(), net.directory().display()));
-    terminal.wait("why", |screen| screen.contains("is mxscreen running?") && screen.contains("\nended 69"));
+    terminal.wait("why", |screen| screen.contains("is mxscreen running?") && screen.contains("ended 69"));
 }
