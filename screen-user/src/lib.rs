@@ -18,3 +18,4 @@ pub mod operate;
 pub mod sandbox;
 pub mod screen;
 pub mod share;
+mod unix_time;

@@ -13,10 +13,7 @@ mod kept;
 mod tests;
 mod writer;
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 
@@ -32,6 +29,7 @@ use crate::{
     config::{Cache, CacheBackend},
     screen::record::{Client, Record},
     share::Hosts,
+    unix_time::unix_now,
 };
 
 /// Between two batches, and between two attempts to open a file that can't be used.
@@ -75,8 +73,7 @@ impl Store {
     /// Records whose passes all ended longer than `config.retention` ago are not read and leave the file.
     #[must_use]
     pub fn open(config: &Cache, disk: impl Disk + 'static, hosts: Arc<Hosts>) -> Opened {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Self::open_at(config, Box::new(disk), hosts, now, RHYTHM)
+        Self::open_at(config, Box::new(disk), hosts, unix_now(), RHYTHM)
     }
 
     /// [`Store::open`] at another time, in Unix seconds, and with another rhythm.

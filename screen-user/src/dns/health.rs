@@ -20,10 +20,9 @@ use super::{
     lookup::Desk,
     query::{Answer, Resolver},
     report::{Failure, Report},
-    unix_now,
     zone::{Zone, ZoneName},
 };
-use crate::config;
+use crate::{config, unix_time::unix_now};
 
 /// Must not be listed.
 const NEVER_LISTED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));

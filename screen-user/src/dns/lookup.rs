@@ -22,10 +22,12 @@ use super::{
     query::{Answer, Resolver},
     recent::{Recent, Said},
     report::{Failure, LateResult, Report},
-    unix_now,
     zone::Zone,
 };
-use crate::screen::event::{DnsblAnswer, ZoneReply};
+use crate::{
+    screen::event::{DnsblAnswer, ZoneReply},
+    unix_time::unix_now,
+};
 
 /// All zones, all look-ups that live, and the last ones that did.
 #[derive(Debug)]

@@ -25,11 +25,7 @@ mod tests;
 mod testserver;
 mod zone;
 
-use std::{
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use tokio::sync::mpsc;
@@ -172,9 +168,4 @@ impl Dnsbl {
     pub fn reports_lost(&self) -> u64 {
         self.desk.reports_lost()
     }
-}
-
-/// Whole seconds of Unix time.
-fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

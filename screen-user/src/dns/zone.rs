@@ -15,6 +15,7 @@ use super::{
     report::{Failure, REPORT_INTERVAL, Report},
     stats::ZoneStats,
 };
+use crate::screen;
 
 /// A zone's name. The name that is asked for can hold a customer's key: it is never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -39,6 +40,12 @@ impl ZoneName {
     #[must_use]
     pub fn shown(&self) -> &str {
         &self.shown
+    }
+}
+
+impl From<&screen::dnsbl::Zone> for ZoneName {
+    fn from(zone: &screen::dnsbl::Zone) -> Self {
+        Self::new(zone.domain(), zone.shown())
     }
 }
 

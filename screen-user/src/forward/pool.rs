@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::Instant,
 };
 
 use serde::Serialize;
@@ -17,6 +17,7 @@ use super::{
 use crate::{
     config::{Backend, ClientAddress, Forward},
     operate::log::Log,
+    unix_time::unix_now,
 };
 
 pub use super::servers::Shown;
@@ -73,9 +74,8 @@ impl Pool {
 
     /// What `status` shows.
     pub fn report(&self) -> Report {
-        let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
         let state = self.state();
-        let servers = state.servers.show(Instant::now(), unix_now);
+        let servers = state.servers.show(Instant::now(), unix_now());
         Report { waiting_for_a_place: state.servers.waiting(), servers }
     }
 

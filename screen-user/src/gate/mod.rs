@@ -37,7 +37,7 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -63,6 +63,7 @@ use crate::{
         record::{Client, Record},
     },
     share::{Clock, Hosts, Key, Link, Version, redis::RedisRegisters},
+    unix_time::{unix_millis, unix_now},
 };
 
 pub(crate) use self::view::words;
@@ -311,18 +312,6 @@ impl Gate {
     fn next_version(&self) -> Version {
         self.clock.next(unix_millis())
     }
-}
-
-/// Milliseconds of Unix time.
-fn unix_millis() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// Whole seconds of Unix time.
-fn unix_now() -> u64 {
-    unix_millis() / 1000
 }
 
 /// How long it is until `until`, Unix time in seconds; zero if it has passed. To the millisecond: both halves are to end what ends at one time.

@@ -26,7 +26,7 @@ impl Gate {
         if same && self.dnsbl.load().is_some() {
             return Ok(());
         }
-        let names = zones.iter().map(|zone| ZoneName::new(zone.domain(), zone.shown())).collect();
+        let names = zones.iter().map(ZoneName::from).collect();
         let (dnsbl, reports) = Dnsbl::new(names, &config.resolver).map_err(Failure::unavailable)?;
         self.dnsbl.store(Some(Arc::new(dnsbl)));
         tokio::spawn(Arc::clone(self).take_reports(zones.to_vec(), reports));

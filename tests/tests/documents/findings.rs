@@ -1,9 +1,8 @@
 //! `docs/doctor.md` has everything that the doctor finds fault with, as far as its sources tell.
 
-use regex::Regex;
 use screen_tests::documents::Page;
 
-use super::log_lines::{constant, sources};
+use super::sources::{sources, texts};
 
 /// What stands before a text that a finding says, or a part of one; but for those that all is well.
 const FINDING: &str =
@@ -12,16 +11,11 @@ const FINDING: &str =
 #[test]
 fn everything_that_the_doctor_finds_is_explained() {
     let page = Page::read("docs/doctor.md").text;
-    let texts = Regex::new(&format!(r#"{FINDING}"((?:[^"\\]|\\.|\\\n)*)""#)).unwrap();
     let of_the_doctor = sources().into_iter().filter(|(file, _)| file.contains("/doctor/"));
     let mut found = 0;
     let mut missing = Vec::new();
     for (file, source) in of_the_doctor {
-        for text in texts.captures_iter(&source).map(|captures| constant(&captures[1])) {
-            // Nothing but placeholders and punctuation: what is put together there stands elsewhere.
-            if text.len() < 4 {
-                continue;
-            }
+        for text in texts(FINDING, &source) {
             found += 1;
             if !page.contains(&text) {
                 missing.push(format!("{file}: {text}"));

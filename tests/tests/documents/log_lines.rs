@@ -1,9 +1,11 @@
 //! `docs/log-lines.md` has every line that the program logs, as far as its sources tell.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use regex::Regex;
 use screen_tests::documents::{Page, workspace};
+
+use super::sources::{sources, texts};
 
 /// Calls whose first text is a line of the log, or what one says of itself.
 const LOGGING: &str = r#"(?:\b(?:info|warn|notice)\(|\bsay\((?:true|false),|tracing::(?:info|warn|error)!\(|\b(?:notices|complaints)\.push\()\s*(?:&?format!\()?\s*"#;
@@ -29,37 +31,6 @@ const NO_LINES: [&str; 2] = [
     "late DNSBL result for",
 ];
 
-/// The sources without their tests.
-pub(super) fn sources() -> Vec<(String, String)> {
-    fn gather(folder: &Path, found: &mut Vec<(String, String)>) {
-        for entry in fs::read_dir(folder).unwrap().flatten() {
-            let path = entry.path();
-            let name = path.file_name().unwrap().to_str().unwrap();
-            // What `import-postfix` warns of is told to whoever runs it.
-            if path.is_dir() && name != "tests" && name != "import_postfix" {
-                gather(&path, found);
-            } else if name.ends_with(".rs") && !name.contains("test") && name != "simulation.rs" {
-                let text = fs::read_to_string(&path).unwrap();
-                let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned();
-                found.push((path.display().to_string(), text));
-            }
-        }
-    }
-    let mut found = Vec::new();
-    gather(&workspace().join("screen-user/src"), &mut found);
-    found
-}
-
-/// The longest piece of a text that is the same whatever its placeholders stand for.
-pub(super) fn constant(text: &str) -> String {
-    // A line of the source that ends with a backslash goes on behind the next one's indentation.
-    let text = Regex::new(r"\\\n\s*").unwrap().replace_all(text, "");
-    let text = text.replace("\\\"", "\"");
-    let pieces = Regex::new(r"\{[^}]*\}").unwrap();
-    let longest = pieces.split(&text).max_by_key(|piece| piece.len()).unwrap_or_default();
-    longest.trim().trim_start_matches("warning: ").to_owned()
-}
-
 #[test]
 fn every_line_of_the_log_is_explained() {
     let page = Page::read("docs/log-lines.md").text;
@@ -68,10 +39,8 @@ fn every_line_of_the_log_is_explained() {
     for (file, source) in sources() {
         let own = LINES.iter().filter(|(name, _)| file.ends_with(&format!("src/{name}"))).map(|(_, pattern)| *pattern);
         for pattern in own.chain([LOGGING]) {
-            let texts = Regex::new(&format!(r#"{pattern}"((?:[^"\\]|\\.|\\\n)*)""#)).unwrap();
-            for text in texts.captures_iter(&source).map(|captures| constant(&captures[1])) {
-                // Nothing but placeholders and punctuation: what is put together there stands elsewhere.
-                if text.len() < 4 || NO_LINES.iter().any(|known| known.contains(&text)) {
+            for text in texts(pattern, &source) {
+                if NO_LINES.iter().any(|known| known.contains(&text)) {
                     continue;
                 }
                 found += 1;

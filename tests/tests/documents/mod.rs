@@ -4,6 +4,7 @@
 mod examples;
 mod findings;
 mod log_lines;
+mod sources;
 
 use std::path::{Component, Path, PathBuf};
 

@@ -37,12 +37,14 @@ impl Files {
             CacheBackend::Redis(redis) => redis.password.as_ref().map(|password| password.expose().as_bytes()),
             CacheBackend::Embedded | CacheBackend::Memory => None,
         };
-        let has = |text: &[u8], part: &[u8]| !part.is_empty() && text.windows(part.len()).any(|window| window == part);
-        let own = fs::read(path).ok().map(|text| (path.to_owned(), text));
-        let all = facts.files.iter().map(|(path, text)| (path.clone(), text.clone())).chain(own);
-        let secret = all.filter(|(_, text)| has(text, KEY) || password.is_some_and(|password| has(text, password)));
+        let is_secret = |text: &[u8]| {
+            let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii();
+            text.windows(KEY.len()).any(|part| part == KEY) || password.is_some_and(|password| line == password)
+        };
+        let named = facts.files.iter().filter(|(_, text)| is_secret(text)).map(|(path, _)| path.clone());
+        let own = fs::read_to_string(path).is_ok_and(|text| has_password(&text)).then(|| path.to_owned());
         // What the service manager hands over has no path.
-        let secrets = secret.map(|(path, _)| path).filter(|path| path.is_absolute());
+        let secrets = named.chain(own).filter(|path| path.is_absolute());
         let log = match &config.log.target {
             LogTarget::File(path) => Some(path.as_path()),
             LogTarget::Stderr | LogTarget::Journald | LogTarget::Syslog => None,
@@ -54,6 +56,13 @@ impl Files {
             room: written.map(|path| (path.to_owned(), room(path))).collect(),
         }
     }
+}
+
+/// Whether a URL in a configuration has a password.
+fn has_password(text: &str) -> bool {
+    let urls = text.split('"').filter(|part| part.starts_with("redis")).filter_map(|part| part.split_once("://"));
+    let credentials = urls.filter_map(|(_, rest)| rest.split_once('@'));
+    credentials.filter_map(|(both, _)| both.split_once(':')).any(|(_, password)| !password.is_empty())
 }
 
 /// Whether everybody may read the file, and pass all directories above it.
@@ -117,6 +126,15 @@ mod tests {
             set(directory.path(), above);
             set(&key, own);
             assert_eq!(is_open(&key), open, "{above:o} {own:o}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_one() {
+        assert!(has_password(r#"urls = ["redis://192.0.2.5", "rediss://mxscreen:secret@192.0.2.6:6379/0"]"#));
+        assert!(has_password(r#"urls = ["redis://:secret@192.0.2.5"]"#));
+        for without in [r#"urls = ["redis://192.0.2.5:6379"]"#, r#"urls = ["redis://mxscreen@192.0.2.5"]"#, "a:b@c"] {
+            assert!(!has_password(without), "{without}");
         }
     }
 

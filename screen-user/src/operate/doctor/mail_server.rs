@@ -72,9 +72,7 @@ fn by_the_gate(control: &Path) -> Result<Vec<Examined>, String> {
 }
 
 fn from_here(config: &Config) -> Result<Vec<Examined>, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| error.to_string())?;
-    Ok(runtime.block_on(examine::all(config, &Arc::new(ThisHost))))
+    super::wait(examine::all(config, &Arc::new(ThisHost)))
 }
 
 /// Connects as any program of this host.

@@ -34,6 +34,15 @@ use crate::{
 /// How long a running gate may take to say how it does.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Waits for what is asked over the network.
+///
+/// # Errors
+/// No runtime can be had for it, in words.
+fn wait<T>(question: impl Future<Output = T>) -> Result<T, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map(|runtime| runtime.block_on(question)).map_err(|error| error.to_string())
+}
+
 /// Looks at the host, and says what it found.
 ///
 /// # Errors

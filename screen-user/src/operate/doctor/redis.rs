@@ -52,13 +52,11 @@ impl Redis {
 }
 
 fn look(config: &Config, redis: &crate::config::Redis) -> Result<Checkup, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| error.to_string())?;
-    runtime.block_on(async {
+    super::wait(async {
         let servers = Servers::new(redis.clone(), Names::new(&redis.hosts_file, &config.resolver));
         let looking = timeout(LIMIT, checkup(&servers)).await;
         looking.map_err(|_| format!("no end of answers within {} s", LIMIT.as_secs()))
-    })
+    })?
 }
 
 const fn finding(grade: Grade, what: String, mend: Option<String>) -> Finding {

@@ -13,14 +13,11 @@ pub(super) type Checkup = Result<Vec<(ZoneName, Health)>, String>;
 
 /// Asks all zones of the configuration for their test points.
 pub(super) fn read(config: &Config) -> Checkup {
-    let zones: Vec<ZoneName> =
-        config.policy.dnsbl.sites.zones().iter().map(|zone| ZoneName::new(zone.domain(), zone.shown())).collect();
+    let zones: Vec<ZoneName> = config.policy.dnsbl.sites.zones().iter().map(ZoneName::from).collect();
     if zones.is_empty() {
         return Ok(Vec::new());
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| error.to_string())?;
-    runtime.block_on(dns::checkup(zones, &config.resolver)).map_err(|error| error.to_string())
+    super::wait(dns::checkup(zones, &config.resolver))?.map_err(|error| error.to_string())
 }
 
 pub(super) fn judge(checkup: &Checkup) -> Vec<Finding> {

@@ -8,7 +8,7 @@ mod tests;
 use std::{
     io::{self, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use clap::Args;
@@ -22,6 +22,7 @@ use super::{
 use crate::{
     config::{self, Config, Host},
     journal::{self, Reader},
+    unix_time::unix_now,
 };
 
 /// Sessions between two looks at the clock.
@@ -67,8 +68,7 @@ pub fn run(arguments: &WhatIfArgs) -> Result<(), Failure> {
             _ => Failure::unavailable(format!("{message}: is there a journal? (--journal names another folder)")),
         }
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let oldest = arguments.since.map_or(0, |since| now.saturating_sub(since.as_secs()));
+    let oldest = arguments.since.map_or(0, |since| unix_now().saturating_sub(since.as_secs()));
     let mut reader = Reader::begin(&folder).map_err(unreadable)?;
     let mut progress = Progress::begin();
     let mut report = Report::default();

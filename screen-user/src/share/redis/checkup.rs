@@ -1,9 +1,6 @@
 //! Whether Redis is as the gates need it, by what it answers to harmless questions: none of them makes or changes a key.
 
-use std::{
-    collections::BTreeMap,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, Script, Value, aio::MultiplexedConnection, cmd};
 
@@ -13,10 +10,13 @@ use super::{
     refusal::{Refusal, first},
     server::{Address, Servers},
 };
-use crate::config::{HostPort, RedisServers};
+use crate::{
+    config::{HostPort, RedisServers},
+    unix_time::unix_millis,
+};
 
 /// How long an answer may take.
-const LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// How often it is tried to connect: a server that is busy for a moment is not gone.
 const TRIES: usize = 3;
@@ -264,15 +264,11 @@ async fn optional<T: FromRedisValue>(question: Cmd, connection: &mut Multiplexed
 
 /// How far the server's clock is ahead, beyond what the way there and back may account for.
 async fn ahead(connection: &mut MultiplexedConnection) -> i64 {
-    let before = unix_millis();
+    let now = || i64::try_from(unix_millis()).unwrap_or(i64::MAX);
+    let before = now();
     let Some((seconds, micros)) = optional::<(i64, i64)>(cmd("TIME"), connection).await else { return 0 };
-    let after = unix_millis();
+    let after = now();
     let theirs = seconds.saturating_mul(1000).saturating_add(micros / 1000);
     // Its milliseconds are rounded as this host's.
     theirs.saturating_sub(theirs.clamp(before.min(after), after.max(before)))
-}
-
-fn unix_millis() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |elapsed| i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
 }
