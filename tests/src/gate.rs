@@ -19,6 +19,7 @@ use crate::{
     netns::Namespace,
     privilege::mxscreen,
     process::{Process, signal},
+    program::copy_mxscreen,
     wait::{SOON, wait_for},
 };
 
@@ -85,7 +86,7 @@ impl Settings {
     #[must_use]
     pub fn copied(mut self) -> (Self, PathBuf) {
         self.program = self.directory.join("mxscreen");
-        std::fs::copy(mxscreen(), &self.program).expect("a copy of the program");
+        copy_mxscreen(&self.program);
         let program = self.program.clone();
         (self, program)
     }

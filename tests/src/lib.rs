@@ -34,6 +34,7 @@ pub mod netns;
 pub mod postfix;
 pub mod privilege;
 pub mod process;
+pub mod program;
 pub mod redis;
 pub mod scrape;
 pub mod server;

@@ -1,15 +1,12 @@
 //! What a service manager hears of the gate (sd_notify(3)). The package's own story (`cargo xtask package --try`) has a real one.
 
-use std::{
-    fs::{self, Permissions},
-    os::unix::{fs::PermissionsExt as _, net::UnixDatagram},
-    time::Duration,
-};
+use std::{fs, os::unix::net::UnixDatagram, time::Duration};
 
 use nix::sys::signal::Signal;
 use screen_tests::{
     gate::{Gate, Settings},
     net::Net,
+    program::write_script,
     wait::{SOON, wait_for},
 };
 
@@ -31,8 +28,7 @@ impl Manager {
             patience.as_micros(),
             real.display()
         );
-        fs::write(&program, script).unwrap();
-        fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+        write_script(&program, &script);
         (Self(socket), settings)
     }
 

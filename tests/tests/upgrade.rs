@@ -3,7 +3,6 @@
 use std::{
     fs,
     net::IpAddr,
-    os::unix::fs::PermissionsExt as _,
     path::Path,
     sync::{
         Arc,
@@ -16,6 +15,7 @@ use screen_tests::{
     gate::{Gate, Settings},
     net::Net,
     postfix::Postfix,
+    program::{copy_mxscreen, write_script},
     smtp::Client,
     wait::{SOON, wait_for},
 };
@@ -86,7 +86,7 @@ fn an_upgrade_under_load_is_noticed_by_nobody() {
     for _ in 0..2 {
         // As a package does it: the old file is unlinked, the running program goes on with it.
         fs::remove_file(&program).unwrap();
-        fs::copy(screen_tests::privilege::mxscreen(), &program).unwrap();
+        copy_mxscreen(&program);
         let said = gate.tell(&["upgrade"]);
         assert!(said.contains("understands the configuration: it takes over"), "{said}");
         assert!(said.contains("serves; sessions that were open go on"), "{said}");
@@ -153,11 +153,10 @@ fn what_can_not_take_over_does_not() {
     };
     fs::remove_file(&program).unwrap();
     refused("can't be executed");
-    fs::write(&program, "#!/bin/sh\necho no such word >&2; exit 3\n").unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    write_script(&program, "#!/bin/sh\necho no such word >&2; exit 3\n");
     refused("no such word");
     fs::remove_file(&program).unwrap();
-    fs::copy(screen_tests::privilege::mxscreen(), &program).unwrap();
+    copy_mxscreen(&program);
     let config = gate.settings().directory().join("mxscreen.toml");
     let good = fs::read_to_string(&config).unwrap();
     fs::write(&config, format!("{good}\nno_such_key = 1\n")).unwrap();
