@@ -22,6 +22,8 @@ use crate::process::{self, find, say};
 
 /// The release of bpf-linker that the recipe was tried with.
 const BPF_LINKER: &str = "0.13.0";
+/// Where the LLVM of [`BPF_TOOLCHAIN`] is.
+const LLVM: &str = "/usr/lib/llvm-22";
 
 /// What somebody may want to do, each with its own needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,10 +226,13 @@ fn is_available(package: &str) -> bool {
 fn bpf_toolchain() -> Result<()> {
     let rustup =
         find("rustup").context("rustup is missing: install it from https://rustup.rs (stable, 1.95 or newer)")?;
-    if !has_bpf_core() && !has_nightly_sources() {
-        if is_available("libstd-rust-web-dev-bpf") || find("rustc").is_none() {
+    let linker = find("bpf-linker").is_some();
+    // bpf-linker is built against an LLVM, which Debian's toolchain brings; so whoever has nightly alone gets that one as well.
+    let complete = linker && (has_bpf_core() || has_nightly_sources()) || has_bpf_core() && has_llvm();
+    if !complete {
+        if has_package_for_bpf_core()? {
             install(&BPF_TOOLCHAIN.iter().map(std::slice::from_ref).collect::<Vec<_>>())?;
-        } else {
+        } else if !has_nightly_sources() {
             say("installing a nightly toolchain with rust-src, as this distribution has no rustc with core for BPF");
             process::run(Command::new(&rustup).args([
                 "toolchain",
@@ -244,16 +249,30 @@ fn bpf_toolchain() -> Result<()> {
         say("making Debian's rustc the rustup toolchain `bpf`");
         process::run(Command::new(&rustup).args(["toolchain", "link", "bpf", "/usr"]))?;
     }
-    if find("bpf-linker").is_none() {
+    if !linker {
         say(&format!("building bpf-linker {BPF_LINKER} (about a minute)"));
         let mut cargo = process::cargo();
         cargo.args(["install", "bpf-linker", "--version", BPF_LINKER, "--locked"]);
-        if Path::new("/usr/lib/llvm-22/bin/llvm-config").exists() {
-            cargo.env("LLVM_PREFIX", "/usr/lib/llvm-22").args(["--no-default-features", "--features", "llvm-22"]);
+        if has_llvm() {
+            cargo.env("LLVM_PREFIX", LLVM).args(["--no-default-features", "--features", "llvm-22"]);
         }
         process::run(&mut cargo)?;
     }
     Ok(())
+}
+
+/// Whether apt has Debian's rustc for BPF. A new machine's lists of packages are old, or not there.
+fn has_package_for_bpf_core() -> Result<bool> {
+    const PACKAGE: &str = "libstd-rust-web-dev-bpf";
+    if find("apt-get").is_some() && !is_available(PACKAGE) && process::can_become_root() {
+        process::run(apt_get()?.args(["-q", "update"]))?;
+    }
+    Ok(is_available(PACKAGE))
+}
+
+/// Whether the LLVM is there that bpf-linker is built against.
+fn has_llvm() -> bool {
+    Path::new(LLVM).join("bin/llvm-config").exists()
 }
 
 /// Whether Debian's rustc for BPF is installed.
