@@ -154,10 +154,6 @@ impl Postfix {
             "virtual_mailbox_domains=",
             "relayhost=[198.18.0.1]",
             "smtp_tls_loglevel=1",
-            // A message that is tried again while its last delivery is being put away is skipped, and lies there until a restart.
-            "minimal_backoff_time=3s",
-            "maximal_backoff_time=3s",
-            "queue_run_delay=1s",
             "smtp_destination_concurrency_failed_cohort_limit=0",
         ];
         let etc = directory.join("etc").display().to_string();
@@ -405,6 +401,10 @@ fn settings(directory: &Path, etc: &str) {
             "alias_maps=",
             "smtpd_tls_security_level=none",
             "smtp_tls_security_level=none",
+            // Who is in the middle of a delivery when Postfix reloads or ends is skipped, and tried again after this time.
+            "minimal_backoff_time=3s",
+            "maximal_backoff_time=3s",
+            "queue_run_delay=1s",
         ],
     );
     // Debian's chroot would need a copy of system files in the queue directory.
