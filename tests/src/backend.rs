@@ -13,7 +13,10 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::{netns::Namespace, wait::SOON};
+use crate::{
+    netns::Namespace,
+    wait::{SOON, wait_for},
+};
 
 /// A server that hands every connection to a function of the test. Dropping it ends it; connections end with their function.
 #[derive(Debug)]
@@ -28,7 +31,7 @@ impl Backend {
     ///
     /// # Panics
     ///
-    /// When an address is taken.
+    /// When an address is taken, and stays so.
     #[must_use]
     pub fn start(
         namespace: &Namespace,
@@ -37,7 +40,13 @@ impl Backend {
     ) -> Self {
         let listeners: Vec<TcpListener> = addresses
             .iter()
-            .map(|address| namespace.enter(|| listen(*address)).expect("the backend's address"))
+            .map(|address| {
+                // What listened there a moment ago may still be open in a child that another test starts just now.
+                wait_for(&format!("{address} is free"), SOON, || match namespace.enter(|| listen(*address)) {
+                    Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
+                    listener => Some(listener.expect("the backend's address")),
+                })
+            })
             .collect();
         let accepted = Arc::new(AtomicUsize::new(0));
         let stop = Arc::new(AtomicBool::new(false));

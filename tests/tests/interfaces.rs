@@ -86,6 +86,7 @@ fn a_step_down_is_explained_with_what_mends_it_and_the_remedy_takes_effect_at_on
     gate.wait_log("interface mx0: native");
     // A way that was asked for by name is to be had, or the gate does not start.
     gate.stop();
+    wait_unguarded(&net);
     for (namespace, interface) in [(&net.client().namespace, "c0"), (&net.edge, "mx0")] {
         namespace.ip(&format!("link set {interface} mtu 9000"));
     }
