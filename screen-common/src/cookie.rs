@@ -42,7 +42,7 @@ pub struct Keys {
 
 const _: () = assert!(size_of::<Keys>() == 40);
 
-/// The connection that a cookie is for.
+/// The two ends of a connection of a client's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Path {
     /// The client.

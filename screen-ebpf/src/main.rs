@@ -24,6 +24,7 @@ mod packet;
 mod refuse;
 mod report;
 mod sockets;
+mod stack;
 mod steer;
 mod walk;
 

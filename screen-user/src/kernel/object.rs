@@ -1,6 +1,10 @@
 //! The kernel half's object: loaded, checked by the kernel, and attached.
 
-use std::{fs::File, io::Read as _, os::fd::AsFd as _};
+use std::{
+    fs::File,
+    io::{ErrorKind, Read as _},
+    os::fd::AsFd as _,
+};
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
@@ -54,7 +58,7 @@ pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), KernelError> {
 pub(super) fn gate_tc(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, KernelError> {
     let name = program::GATE_TC;
     let gate: &mut SchedClassifier = program_mut(ebpf, name)?;
-    match gate.load() {
+    match uninterrupted(|| gate.load()) {
         Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(gate),
         Err(error) => Err(KernelError::program(name)(error)),
     }
@@ -83,13 +87,28 @@ pub(super) fn walk(ebpf: &mut Ebpf) -> Result<Vec<u8>, KernelError> {
 fn load_program<'a, P>(
     ebpf: &'a mut Ebpf,
     name: &'static str,
-    load: impl FnOnce(&mut P) -> Result<(), ProgramError>,
+    mut load: impl FnMut(&mut P) -> Result<(), ProgramError>,
 ) -> Result<(), KernelError>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError> + 'a,
     P: 'a,
 {
-    load(program_mut(ebpf, name)?).map_err(KernelError::program(name))
+    let program: &mut P = program_mut(ebpf, name)?;
+    uninterrupted(|| load(program)).map_err(KernelError::program(name))
+}
+
+/// Loads a program, again where the verifier has broken off because a signal came (`EAGAIN`), which says nothing of the program.
+fn uninterrupted(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+    const TRIES: usize = 20;
+    let interrupted = |error: &ProgramError| matches!(error, ProgramError::LoadError { io_error, .. } if io_error.kind() == ErrorKind::WouldBlock);
+    let mut outcome = load();
+    for _ in 1..TRIES {
+        if !outcome.as_ref().is_err_and(interrupted) {
+            break;
+        }
+        outcome = load();
+    }
+    outcome
 }
 
 /// The program `name`.
