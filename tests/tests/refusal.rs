@@ -203,6 +203,8 @@ fn postfix_bounces_with_the_text_or_logs_it_and_tries_again() {
 
 #[test]
 fn who_forges_an_acknowledgement_is_told_nothing() {
+    // None that a connection gets by itself (ip_local_port_range).
+    const PORT: u16 = 20_000;
     let Some(net) = Net::new() else { return };
     let gate = Gate::start(&net, Settings::in_place(&net));
     for client in clients(0) {
@@ -212,7 +214,7 @@ fn who_forges_an_acknowledgement_is_told_nothing() {
         // Any number in 64 has the tag of a cookie; with the data and the FIN of a client that goes on.
         for number in 0..2_048_u32 {
             let forged = Segment {
-                from: (client, 40_000).into(),
+                from: (client, PORT).into(),
                 to: net.client().edge(client),
                 sequence: 1,
                 acknowledgement: number << 21 | 0x1234,
@@ -226,7 +228,7 @@ fn who_forges_an_acknowledgement_is_told_nothing() {
         let mut real = Client::connect(net.client(), client);
         assert_eq!(real.read_to_end(), REFUSAL.as_bytes());
         while let Some(frame) = wire.receive() {
-            let Some(segment) = Segment::read(&frame).filter(|segment| segment.to == (client, 40_000).into()) else {
+            let Some(segment) = Segment::read(&frame).filter(|segment| segment.to == (client, PORT).into()) else {
                 continue;
             };
             // The stack knows no such connection and says so, as it does to everybody.
