@@ -114,6 +114,16 @@ impl Redis {
         }
     }
 
+    /// As [`Redis::ask`], of what changes nothing: it is asked again where it cuts the connection off, as it does to all its clients
+    /// when sentinels change its role.
+    #[track_caller]
+    fn inquire(&self, words: &[&str]) -> Reply {
+        wait_for(&format!("Redis at port {} answers {words:?}", self.port), SOON, || match self.try_ask(words) {
+            Ok(Reply::Error(error)) => panic!("Redis at port {}: {words:?}: {error}", self.port),
+            reply => reply.ok(),
+        })
+    }
+
     /// As [`Redis::ask`], where there may be no answer.
     ///
     /// # Errors
@@ -137,7 +147,7 @@ impl Redis {
     #[must_use]
     #[track_caller]
     pub fn keys(&self, prefix: &str) -> Vec<String> {
-        self.ask(&["KEYS", &format!("{prefix}*")]).list().iter().map(|key| key.text().to_owned()).collect()
+        self.inquire(&["KEYS", &format!("{prefix}*")]).list().iter().map(|key| key.text().to_owned()).collect()
     }
 
     /// A field of `INFO`.
@@ -148,7 +158,7 @@ impl Redis {
     #[must_use]
     #[track_caller]
     pub fn info(&self, field: &str) -> String {
-        let info = self.ask(&["INFO", "everything"]);
+        let info = self.inquire(&["INFO", "everything"]);
         let value = info.text().lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
         value.unwrap_or_else(|| panic!("no {field} in {info:?}")).to_owned()
     }
