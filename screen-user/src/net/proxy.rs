@@ -296,6 +296,8 @@ mod tests {
             ("PROXY UNKNOWN\r\n", "bad or missing protocol type"),
             ("PROXY \r\n", "bad or missing protocol type"),
             ("PROXY UDP4 192.0.2.9 192.0.2.25 4001 25\r\n", "bad or missing protocol type"),
+            // Decimal, or octal? The protocol forbids such zeros.
+            ("PROXY TCP4 192.0.2.010 192.0.2.25 4001 25\r\n", "bad or missing client address"),
             ("PROXY TCP4 198.18.256.1 198.19.0.1 4001 25\r\n", "bad or missing client address"),
             ("PROXY TCP4 0.1.2.3 198.19.0.1 4001 25\r\n", "bad or missing client address"),
             ("PROXY TCP4 2001:db8::1 2001:db8::2 4001 25\r\n", "bad or missing client address"),
