@@ -42,7 +42,7 @@ pub struct Keys {
 
 const _: () = assert!(size_of::<Keys>() == 40);
 
-/// The two ends of a connection of a client's.
+/// The connection that a cookie is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Path {
     /// The client.

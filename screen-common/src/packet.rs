@@ -4,7 +4,7 @@
 //! Generic over the bytes, so that the kernel, the tests and a fuzzer run the same code. It never says "ours" of a packet that the
 //! kernel's own stack would not take for a SYN; all else is passed on for the stack to judge.
 
-use crate::{address::IpKey, cookie::Path};
+use crate::address::IpKey;
 
 /// The bytes of a frame, from its Ethernet header on.
 pub trait Frame {
@@ -55,20 +55,6 @@ pub struct Opening {
     pub wire: Wire,
 }
 
-impl Opening {
-    /// Its ends.
-    #[inline(always)]
-    #[must_use]
-    pub const fn path(&self) -> Path {
-        Path {
-            source: self.source,
-            destination: self.destination,
-            source_port: self.source_port,
-            destination_port: self.destination_port,
-        }
-    }
-}
-
 /// What a reply must know of the frame that it answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Wire {
@@ -103,20 +89,6 @@ pub struct Answer {
     pub payload: u32,
     /// What a reply must know of the frame.
     pub wire: Wire,
-}
-
-impl Answer {
-    /// Its ends.
-    #[inline(always)]
-    #[must_use]
-    pub const fn path(&self) -> Path {
-        Path {
-            source: self.source,
-            destination: self.destination,
-            source_port: self.source_port,
-            destination_port: self.destination_port,
-        }
-    }
 }
 
 /// Why a frame is not an opening; lets the decoder use `?`.

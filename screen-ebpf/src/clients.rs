@@ -14,44 +14,34 @@ use crate::{
 };
 
 /// Takes a place for a connection of `client`, or says why it gets none.
-///
-/// A SYN that comes again for a connection that the stack has or is making (`known`) takes no other place: the stack answers it once more.
 #[inline(always)]
-pub(crate) fn admit(
-    settings: &Settings,
-    client: &IpKey,
-    opening: &Opening,
-    now_ns: u64,
-    known: impl FnOnce() -> bool,
-) -> Admission {
+pub(crate) fn admit(settings: &Settings, client: &IpKey, opening: &Opening, now_ns: u64) -> Admission {
     if settings.limit == 0 {
         return Admission::Admit;
     }
-    let made = active(client, now_ns);
-    let entry = half_open.get_ptr_mut(client);
+    let Some(entry) = half_open.get_ptr_mut(client) else {
+        let verdict = admission(active(client, now_ns), 0, settings.limit, || false);
+        if verdict == Admission::Admit {
+            // If another processor was first, its entry stands and one SYN goes uncounted.
+            let fresh = HalfOpen { pending: 1, last_syn_ns: now_ns };
+            let _: Result<(), i32> = half_open.insert(client, fresh, u64::from(BPF_NOEXIST));
+            show_pending(client, 1);
+        }
+        return verdict;
+    };
     // SAFETY: looked up just now.
-    let waiting = entry.map_or(0, |entry| unsafe { pending(&*entry, now_ns) });
-    if (waiting > 0 || made >= u64::from(settings.limit)) && known() {
-        return Admission::Admit;
-    }
+    let (waiting, place) = unsafe {
+        let waiting = pending(&*entry, now_ns);
+        if waiting == 0 {
+            (*entry).pending = 0;
+        }
+        (waiting, &raw mut (*entry).pending)
+    };
+    let made = active(client, now_ns);
     let verdict = admission(made, waiting, settings.limit, || seen_before(opening, now_ns));
     if verdict != Admission::Admit {
         return verdict;
     }
-    let Some(entry) = entry else {
-        // If another processor was first, its entry stands and one SYN goes uncounted.
-        let fresh = HalfOpen { pending: 1, last_syn_ns: now_ns };
-        let _: Result<(), i32> = half_open.insert(client, fresh, u64::from(BPF_NOEXIST));
-        show_pending(client, 1);
-        return verdict;
-    };
-    // SAFETY: as above.
-    let place = unsafe {
-        if waiting == 0 {
-            (*entry).pending = 0;
-        }
-        &raw mut (*entry).pending
-    };
     let before = atomic::fetch_add(place, 1);
     // Another processor may have taken the last place since it was looked at.
     if made + before >= u64::from(settings.limit) {

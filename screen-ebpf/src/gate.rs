@@ -14,7 +14,6 @@ use crate::{
     clients, lists, maps,
     packet::PacketContext,
     report::{self, Parties},
-    stack::is_connected,
 };
 
 /// What becomes of a packet.
@@ -42,7 +41,7 @@ pub(crate) fn judge(ctx: &impl PacketContext) -> Verdict {
     match decode(&ctx.frame(), |port| settings.protects(port), concerned) {
         Decoded::Answer(answer) => Verdict::Answer(answer),
         Decoded::Opening(opening) => {
-            let refusal = judge_opening(ctx, settings, &opening);
+            let refusal = judge_opening(settings, &opening);
             let reason = refusal.as_ref().map_or(Reason::Admitted, |refusal| refusal.reason);
             // Unless it was asked for at load time, the verifier removes this: the level is a constant to it.
             debug!(
@@ -74,7 +73,7 @@ pub(crate) fn judge(ctx: &impl PacketContext) -> Verdict {
 
 /// Decides on a SYN, counts it, and returns why it is turned away, if it is.
 #[inline(always)]
-fn judge_opening(ctx: &impl PacketContext, settings: &Settings, opening: &Opening) -> Option<Refusal> {
+fn judge_opening(settings: &Settings, opening: &Opening) -> Option<Refusal> {
     // SAFETY: no arguments. The coarse clock, because the fine one costs more than all the rest.
     let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
     if lists::is_proxy(settings, &opening.source) {
@@ -96,8 +95,7 @@ fn judge_opening(ctx: &impl PacketContext, settings: &Settings, opening: &Openin
         return Some(Refusal { reason: Reason::Denied, text: deny.text, aloud });
     }
     let client = settings.client(&opening.source);
-    let known = || is_connected(ctx.as_ptr(), &opening.path());
-    match clients::admit(settings, &client, opening, now_ns, known) {
+    match clients::admit(settings, &client, opening, now_ns) {
         Admission::Admit => {
             report::count(Reason::Admitted);
             None

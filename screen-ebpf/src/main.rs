@@ -24,7 +24,6 @@ mod packet;
 mod refuse;
 mod report;
 mod sockets;
-mod stack;
 mod steer;
 mod walk;
 

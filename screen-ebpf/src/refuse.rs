@@ -5,14 +5,15 @@
 use core::{arch::asm, mem::size_of};
 
 use aya_ebpf::{
-    EbpfContext as _,
-    helpers::{bpf_ktime_get_coarse_ns, bpf_xdp_adjust_head, bpf_xdp_store_bytes},
+    bindings::{bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1},
+    bindings::{bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2},
+    helpers::{bpf_ktime_get_coarse_ns, bpf_sk_release, bpf_skc_lookup_tcp, bpf_xdp_adjust_head, bpf_xdp_store_bytes},
     programs::XdpContext,
 };
 use screen_common::{
     abi::TEXT_DENIED,
     address::IpKey,
-    cookie,
+    cookie::{self, Path},
     options::segment_size,
     packet::{Answer, Frame as _, Opening, Wire},
     reason::Reason,
@@ -20,10 +21,10 @@ use screen_common::{
 };
 
 use crate::{
+    context::socket_state,
     maps::{cookie_keys, mute, replies},
     packet::PacketContext as _,
     report,
-    stack::is_connected,
 };
 
 /// What becomes of the packet that was answered, or not.
@@ -45,7 +46,12 @@ pub(crate) fn challenge(ctx: &XdpContext, opening: &Opening, text: u32) -> Outco
     }
     let Some(keys) = cookie_keys.get(0).filter(|keys| keys.ready != 0) else { return Outcome::Drop };
     let Some(text) = fitting(ctx, opening, text) else { return Outcome::Drop };
-    let path = opening.path();
+    let path = Path {
+        source: opening.source,
+        destination: opening.destination,
+        source_port: opening.source_port,
+        destination_port: opening.destination_port,
+    };
     // SAFETY: no arguments.
     let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
     let segment = Segment {
@@ -74,7 +80,12 @@ pub(crate) fn answer(ctx: &XdpContext, answer: &Answer) -> Outcome {
     let Some(keys) = cookie_keys.get(0) else { return Outcome::Pass };
     // SAFETY: no arguments.
     let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
-    let path = answer.path();
+    let path = Path {
+        source: answer.source,
+        destination: answer.destination,
+        source_port: answer.source_port,
+        destination_port: answer.destination_port,
+    };
     let Some(known) = cookie::check(keys, &path, answer.acknowledgement, now_ns) else { return Outcome::Pass };
     let Some(text) = replies.get(known.text).filter(|text| text.length != 0) else { return Outcome::Pass };
     // The text and its FIN are all that there is to acknowledge.
@@ -82,7 +93,7 @@ pub(crate) fn answer(ctx: &XdpContext, answer: &Answer) -> Outcome {
         return Outcome::Pass;
     }
     // One number in many millions looks like a cookie by chance: a connection that the stack knows is the stack's.
-    if is_connected(ctx.as_ptr(), &path) {
+    if is_connected(ctx, &path) {
         return Outcome::Pass;
     }
     if !answer.wire.plain || is_mute(ctx) {
@@ -216,4 +227,52 @@ fn store<T>(ctx: &XdpContext, offset: u32, bytes: &T, length: u32) -> bool {
     let start = (&raw const *bytes).cast_mut().cast();
     // SAFETY: there are as many bytes, as just checked; the helper checks that the frame has room for them.
     unsafe { bpf_xdp_store_bytes(ctx.ctx, offset, start, last as u32 + 1) == 0 }
+}
+
+const TCP_TIME_WAIT: u32 = 6;
+const TCP_LISTEN: u32 = 10;
+/// The namespace of the interface.
+const BPF_F_CURRENT_NETNS: u64 = u64::MAX;
+
+/// Whether the stack has a connection with these ends, made or in the making.
+#[inline(always)]
+fn is_connected(ctx: &XdpContext, path: &Path) -> bool {
+    let (sport, dport) = (path.source_port.to_be(), path.destination_port.to_be());
+    let (tuple, size) = match (path.source.ipv4(), path.destination.ipv4()) {
+        (Some(source), Some(destination)) => {
+            let ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
+                saddr: u32::from_ne_bytes(source),
+                daddr: u32::from_ne_bytes(destination),
+                sport,
+                dport,
+            };
+            (bpf_sock_tuple__bindgen_ty_1 { ipv4 }, size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1>())
+        }
+        _ => {
+            let ipv6 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
+                saddr: words(&path.source),
+                daddr: words(&path.destination),
+                sport,
+                dport,
+            };
+            (bpf_sock_tuple__bindgen_ty_1 { ipv6 }, size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2>())
+        }
+    };
+    let mut tuple = bpf_sock_tuple { __bindgen_anon_1: tuple };
+    // SAFETY: a tuple of as many bytes as its family has; the reference is given back below, on every path.
+    let socket: *mut bpf_sock =
+        unsafe { bpf_skc_lookup_tcp(ctx.ctx.cast(), &raw mut tuple, size as u32, BPF_F_CURRENT_NETNS, 0) };
+    if socket.is_null() {
+        return false;
+    }
+    let state = socket_state(socket);
+    // SAFETY: the reference from above.
+    unsafe { bpf_sk_release(socket.cast()) };
+    state != TCP_LISTEN && state != TCP_TIME_WAIT
+}
+
+#[inline(always)]
+fn words(address: &IpKey) -> [u32; 4] {
+    let (high, low) = address.halves();
+    [(high >> 32) as u32, high as u32, (low >> 32) as u32, low as u32].map(u32::to_be)
 }

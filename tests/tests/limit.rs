@@ -1,14 +1,12 @@
 //! A client has fifty connections and gets no more until one of them is gone, in whatever way it goes.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::net::IpAddr;
 
 use screen_tests::{
     backend::Backend,
     gate::{Gate, Settings},
-    middlebox::{Fate, Middlebox},
     net::Net,
     smtp::Client,
-    wire::{Segment, flags},
 };
 
 const CLIENTS: [&str; 2] = ["198.18.1.1", "2001:2:0:1::1"];
@@ -132,35 +130,4 @@ fn one_client_at_its_limit_is_no_concern_of_others() {
         drop(standing);
         wait_active(&gate, address, 0);
     }
-}
-
-#[test]
-fn a_connection_whose_syn_comes_twice_has_one_place() {
-    let Some(net) = Net::new() else { return };
-    let mut syns: HashMap<IpAddr, usize> = HashMap::new();
-    let wire = Middlebox::between(&net, move |segment| match segment.flags & (flags::SYN | flags::ACK) {
-        flags::SYN => {
-            *syns.entry(segment.from.ip()).or_default() += 1;
-            Fate::Forward
-        }
-        // The client hears nothing until it has asked again.
-        both if both == flags::SYN | flags::ACK && syns.get(&segment.to.ip()) == Some(&1) => Fate::Lose,
-        _ => Fate::Forward,
-    });
-    let _server = Backend::patient(&net.edge);
-    let gate = Gate::start(&net, Settings::in_place(&net).set("limits.client_connections", "4"));
-    let limited = || gate.pins().total("Limited", "packets");
-    for (before, address) in (0..).zip(CLIENTS.map(|address| address.parse().unwrap())) {
-        let mut standing = [(); 4].map(|()| Client::connect(net.client(), address));
-        assert_eq!(limited(), before);
-        let asked = |segment: &Segment| segment.from.ip() == address && segment.flags & flags::SYN != 0;
-        assert!(wire.seen().iter().filter(|(segment, _)| asked(segment)).count() > 4, "one asked twice");
-        for client in &mut standing {
-            assert!(client.reply().ends_with("220 patient"));
-        }
-        let mut fifth = Client::connect(net.client(), address);
-        assert!(fifth.line().starts_with("421 "));
-        assert_eq!(limited(), before + 1);
-    }
-    gate.stop();
 }
